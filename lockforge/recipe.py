@@ -15,28 +15,34 @@ from pydantic import Field, ValidationError, model_validator
 from lockforge.errors import RecipeError
 from lockforge.records import Record, fault_lines
 
+
+def says(text: str) -> Any:
+    """What a recipe key means, in a few words: the template and the docs are written from it."""
+    return Field(description=text)
+
+
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 
 
 class FitRecipe(Record):
-    """One training run: exactly one of `epochs` and `steps` says how long. `crop` is the padding of a random crop, in pixels."""
+    """One training run: exactly one of `epochs` and `steps` says how long."""
 
-    epochs: Positive | None = None
-    steps: Positive | None = None
-    batch_size: Positive = 128
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    learning_rate: Rate = 0.1
-    momentum: Unit = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup: Unit = 0.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    crop: Annotated[int, Field(ge=0)] = 0
-    flip: bool = False
-    precision: Literal["auto", "float32"] = "auto"
-    select: Literal["best", "last"] = "best"
+    epochs: Annotated[Positive | None, says("passes over the data; give this or steps")] = None
+    steps: Annotated[Positive | None, says("optimiser steps; give this or epochs")] = None
+    batch_size: Annotated[Positive, says("images a step")] = 128
+    optimizer: Annotated[Literal["sgd", "adam"], says("sgd (Nesterov) or adam")] = "sgd"
+    learning_rate: Annotated[Rate, says("the highest of the schedule")] = 0.1
+    momentum: Annotated[Unit, says("of sgd")] = 0.9
+    weight_decay: Annotated[float, Field(ge=0), says("L2 penalty")] = 5e-4
+    schedule: Annotated[Literal["cosine", "constant"], says("cosine (to zero) or constant")] = "cosine"
+    warmup: Annotated[Unit, says("share of the run in which the rate rises from zero")] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1), says("share of the label given to all classes")] = 0.0
+    crop: Annotated[int, Field(ge=0), says("padding of a random crop, in pixels")] = 0
+    flip: Annotated[bool, says("mirror half of the pictures; off for digits")] = False
+    precision: Annotated[Literal["auto", "float32"], says("auto is bfloat16 autocast on CUDA, float32 on the CPU")] = "auto"
+    select: Annotated[Literal["best", "last"], says("which weights are kept: best by validation, or last")] = "best"
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -46,86 +52,102 @@ class FitRecipe(Record):
 
 
 class DataRecipe(Record):
-    """How pictures become tensors. `size`: side in pixels (none: the source's own); `channels`: none means the source's own."""
+    """How pictures become tensors."""
 
-    size: Annotated[int, Field(ge=4, le=512)] | None = None
-    channels: Literal[1, 3] | None = None
-    val_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
-    test_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
-    limit_per_class: Positive | None = None
-    overlap: Literal["error", "drop"] = "error"
+    size: Annotated[Annotated[int, Field(ge=4, le=512)] | None, says("side in pixels; none is the source's own")] = None
+    channels: Annotated[Literal[1, 3] | None, says("1 grey, 3 colour; none is the source's own")] = None
+    val_share: Annotated[float, Field(gt=0, lt=0.5), says("of the training images, where no val split is given")] = 0.2
+    test_share: Annotated[float, Field(gt=0, lt=0.5), says("of all images, where no test split is given")] = 0.2
+    limit_per_class: Annotated[Positive | None, says("at most so many images a class in each split; none is all")] = None
+    overlap: Annotated[
+        Literal["error", "drop"], says("a target image that is also in source or auxiliary: stop, or drop it there and say so")
+    ] = "error"
 
 
 class NetworkRecipe(Record):
     """The space and the macro skeleton. Published: nasbench201 16 channels, 5 cells a stage; transnas101 64 channels, 2 cells a module."""
 
-    space: Literal["nasbench201", "transnas101"] = "nasbench201"
-    stem_channels: Positive = 16
-    cells_per_stage: Positive = 5
+    space: Annotated[Literal["nasbench201", "transnas101"], says("the cells to choose among")] = "nasbench201"
+    stem_channels: Annotated[Positive, says("width of the first layer; published 16 and 64")] = 16
+    cells_per_stage: Annotated[Positive, says("cells between two reductions; published 5 and 2")] = 5
 
 
 class EmbedRecipe(Record):
-    """The task embedding: which probe, how many images, how its head is trained."""
+    """The task embedding."""
 
-    probe: Literal["packaged", "mobilenet_v2", "resnet18", "resnet34", "resnet50"] = "packaged"
-    samples: Positive = 512
-    head_steps: Positive = 300
+    probe: Annotated[
+        Literal["packaged", "mobilenet_v2", "resnet18", "resnet34", "resnet50"],
+        says("the network whose Fisher information is taken; all but packaged need --probe FILE"),
+    ] = "packaged"
+    samples: Annotated[Positive, says("training images used")] = 512
+    head_steps: Annotated[Positive, says("steps that train the probe's head")] = 300
 
 
 class ShortlistRecipe(Record):
-    """The measured finish: `cells` of the history trained briefly on the source, each for `fit`."""
+    """The measured finish of the search: the best candidates are trained briefly on the source."""
 
-    cells: Positive = 5
-    fit: FitRecipe = FitRecipe(epochs=2)
+    cells: Annotated[Positive, says("candidates of each list that are trained")] = 5
+    fit: Annotated[FitRecipe, says("how each is trained")] = FitRecipe(epochs=2)
 
 
 class SearchRecipe(Record):
-    """`scheme` none: TK when auxiliary sets are given, otherwise TU. Defaults are the authors' settings."""
+    """ArchLock. The defaults are the authors' settings."""
 
-    scheme: Literal["S", "TU", "TK"] | None = None
-    population: Annotated[int, Field(ge=2)] = 10
-    sample: Positive = 10
-    history: Positive = 30
-    steps: Annotated[int, Field(ge=0)] = 40
-    source_weight: Annotated[float, Field(ge=0)] = 2.0
-    simulated: Positive = 10
-    cosine: Unit = 0.9
-    construction: Literal["mixture", "isotropic"] = "mixture"
-    shortlist: ShortlistRecipe = ShortlistRecipe()
+    scheme: Annotated[
+        Literal["S", "TU", "TK"] | None,
+        says("S source only, TU target unknown, TK auxiliary known; none is TK with auxiliary sets, else TU"),
+    ] = None
+    population: Annotated[int, Field(ge=2), says("cells alive at once")] = 10
+    sample: Annotated[Positive, says("cells drawn for a tournament, with replacement")] = 10
+    history: Annotated[Positive, says("best cells remembered")] = 30
+    steps: Annotated[int, Field(ge=0), says("mutations")] = 40
+    source_weight: Annotated[float, Field(ge=0), says("lambda in f = target rank - lambda * source rank")] = 2.0
+    simulated: Annotated[Positive, says("target embeddings to make up in TU")] = 10
+    cosine: Annotated[Unit, says("their similarity to the source's embedding")] = 0.9
+    construction: Annotated[
+        Literal["mixture", "isotropic"], says("mixture of real tasks (non-negative), or the paper's isotropic direction")
+    ] = "mixture"
+    shortlist: Annotated[ShortlistRecipe, says("the measured finish")] = ShortlistRecipe()
 
 
 class AuditRecipe(Record):
-    """The thief's means. Every starting point gets this grid, this budget and this rule of choice. 0 images a class means all."""
+    """The thief's means: every starting point gets this grid, this budget and this rule of choice."""
 
-    suite: Literal["quick"] = "quick"
-    images_per_class: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=2)] = (1, 2, 5, 10, 20, 50, 0)
-    seeds: Annotated[int, Field(ge=2)] = 3
-    steps: Positive = 100
-    batch_size: Positive = 64
-    fine_tune_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (0.003, 0.01, 0.03)
-    probe_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (0.01, 0.1)
+    suite: Annotated[Literal["quick"], says("which attackers; quick is indicative only")] = "quick"
+    images_per_class: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=2), says("how many images a class the thief has; 0 is all")
+    ] = (1, 2, 5, 10, 20, 50, 0)
+    seeds: Annotated[int, Field(ge=2), says("repetitions: each redraws subset, split and initialisation")] = 3
+    steps: Annotated[Positive, says("optimiser steps of each attack")] = 100
+    batch_size: Annotated[Positive, says("images a step")] = 64
+    fine_tune_rates: Annotated[tuple[Rate, ...], Field(min_length=1), says("learning rates tried for fine-tuning and from scratch")] = (
+        0.003,
+        0.01,
+        0.03,
+    )
+    probe_rates: Annotated[tuple[Rate, ...], Field(min_length=1), says("learning rates tried for the linear probe")] = (0.01, 0.1)
 
 
 class ExportRecipe(Record):
     """What a release holds beside the weights and the report."""
 
-    onnx: bool = True
-    opset: Annotated[int, Field(ge=18, le=23)] = 20
-    parity_samples: Positive = 16
+    onnx: Annotated[bool, says("write model.onnx and compare it with the weights")] = True
+    opset: Annotated[int, Field(ge=18, le=23), says("of the ONNX file")] = 20
+    parity_samples: Annotated[Positive, says("seeded random inputs for that comparison")] = 16
 
 
 class Recipe(Record):
     """Everything that decides the outcome of `protect`."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
-    threads: Positive = 2
-    data: DataRecipe = DataRecipe()
-    network: NetworkRecipe = NetworkRecipe()
-    embed: EmbedRecipe = EmbedRecipe()
-    search: SearchRecipe = SearchRecipe()
-    train: FitRecipe = FitRecipe(epochs=12)
-    audit: AuditRecipe = AuditRecipe()
-    export: ExportRecipe = ExportRecipe()
+    seed: Annotated[int, Field(ge=0), says("every random draw follows from it")] = 0
+    threads: Annotated[Positive, says("CPU threads; another number may change the last digits")] = 2
+    data: Annotated[DataRecipe, says("how pictures become tensors")] = DataRecipe()
+    network: Annotated[NetworkRecipe, says("the space of cells and the skeleton around them")] = NetworkRecipe()
+    embed: Annotated[EmbedRecipe, says("the task embedding")] = EmbedRecipe()
+    search: Annotated[SearchRecipe, says("the architecture lock")] = SearchRecipe()
+    train: Annotated[FitRecipe, says("how release and reference are trained")] = FitRecipe(epochs=12)
+    audit: Annotated[AuditRecipe, says("the thief's means")] = AuditRecipe()
+    export: Annotated[ExportRecipe, says("what a release holds")] = ExportRecipe()
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -213,13 +235,24 @@ def read_recipe(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
     for override in overrides:
         _apply(tree, override)
     try:
-        return Recipe.model_validate_json(_json(tree, name))
+        return Recipe.model_validate_json(_json(_over_defaults(Recipe(), tree), name))
     except ValidationError as error:
         raise RecipeError(
             f"recipe {name!r} has {error.error_count()} fault(s)",
             faults=fault_lines(error),
             hint="`lockforge init` writes every key with its meaning",
         ) from error
+
+
+def _over_defaults(defaults: Record, given: dict[str, Any]) -> dict[str, Any]:
+    """What was given, laid over the section's own defaults, so that `train: {learning_rate: 0.05}` keeps the default epochs."""
+    merged = defaults.model_dump(mode="json")
+    if "epochs" in merged and (given.get("epochs") or given.get("steps")):
+        merged |= {"epochs": None, "steps": None}
+    for key, value in given.items():
+        default = getattr(defaults, key, None) if key in merged else None
+        merged[key] = _over_defaults(default, value) if isinstance(default, Record) and isinstance(value, dict) else value
+    return merged
 
 
 def _json(tree: dict[str, Any], where: str) -> str:
@@ -246,3 +279,42 @@ def _apply(tree: dict[str, Any], override: str) -> None:
                 f"--set {override!r}: {key!r} is a value, not a table", hint="name a key below a section, for instance train.epochs"
             )
     here[keys[-1]] = parse_yaml(text, f"--set {path}")
+
+
+def explain(kind: type[Record] = Recipe, prefix: str = "") -> tuple[tuple[str, str, Any], ...]:
+    """Every key of a recipe in order: (dotted key, meaning, default); a section's default is the section itself."""
+    rows: list[tuple[str, str, Any]] = []
+    for name, field in kind.model_fields.items():
+        rows.append((prefix + name, field.description or "", field.default))
+        if isinstance(field.default, Record):
+            rows += [
+                (key, text, _at(field.default, key, prefix + name)) for key, text, _ in explain(type(field.default), f"{prefix}{name}.")
+            ]
+    return tuple(rows)
+
+
+def _at(section: Record, key: str, prefix: str) -> Any:
+    value: Any = section
+    for part in key.removeprefix(prefix + ".").split("."):
+        value = getattr(value, part)
+    return value
+
+
+def template() -> str:
+    """A recipe with every key, its default and its meaning, as `lockforge init` writes it."""
+    lines = [
+        "# A LockForge recipe: every key with its default. Delete what you do not change. Run: lockforge protect SOURCE --recipe THIS_FILE"
+    ]
+    for key, text, default in explain():
+        depth = key.count(".")
+        name = "  " * depth + key.rsplit(".", 1)[-1]
+        if isinstance(default, Record):
+            lines.append(f"{name}:  # {text}")
+        else:
+            value = (
+                yaml.safe_dump(list(default) if isinstance(default, tuple) else default, default_flow_style=True)
+                .removesuffix("\n...\n")
+                .strip()
+            )
+            lines.append(f"{name}: {value}  # {text}")
+    return "\n".join(lines) + "\n"
