@@ -1,7 +1,6 @@
 """Everything LockForge raises on purpose, as one tree; each branch has one exit code.
 
     LockForgeError
-    |-- GateError          1   the evidence is missing or too weak
     |-- RecipeError        2   recipe, policy or command line
     |-- DataError          3   images, labels, roles
     |-- ResourceError      4   no GPU, memory, disk full, no permission, extra not installed
@@ -9,7 +8,7 @@
     |-- OutcomeError       6   training diverged, parity failed
     `-- InterruptedRunError  130  stopped by the user; the run can be resumed
 
-Anything else that escapes is a bug: exit code 70 with its whole traceback.
+Exit code 1 is kept for a gate that says no. Anything else that escapes is a bug: exit code 70 with its whole traceback.
 """
 
 from collections.abc import Sequence
@@ -36,12 +35,6 @@ class LockForgeError(Exception):
         """The message, its faults and its hint, as a terminal shows them."""
         lines = [self.message, *(f"  - {fault}" for fault in self.faults)]
         return "\n".join([*lines, f"hint: {self.hint}"] if self.hint else lines)
-
-
-class GateError(LockForgeError):
-    """The gate says no: evidence is missing, unreadable or too weak."""
-
-    exit_code = 1
 
 
 class RecipeError(LockForgeError):

@@ -19,6 +19,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints
 
@@ -259,6 +260,7 @@ class Runs:
         self.device = device
         self.reporter: Reporter = reporter or Silent()
         self.files = Files(folder / "files")
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.seconds: dict[str, float] = {}
         self.keys: dict[str, list[str]] = {}
         _check_format(folder)
@@ -285,6 +287,12 @@ class Runs:
                 shutil.rmtree(partial)
                 return self._found(name, done, result_type)
             return self._work_out(ask, inputs, done, partial)
+
+    def write_lock(self, recipe: str) -> Path:
+        """Write RECIPE.lock.json: which stage answered under which key, so that a report can be traced to its runs."""
+        path = self.folder / f"{recipe}.lock.json"
+        write_whole(path, (json.dumps(self.keys, indent=2, sort_keys=True) + "\n").encode())
+        return path
 
     def _found(self, name: str, done: Path, result_type: type[R]) -> R:
         try:

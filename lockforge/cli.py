@@ -1,5 +1,0 @@
-"""Arguments in, one call, one answer out."""
-
-
-def main() -> None:
-    """The command `lockforge`."""
