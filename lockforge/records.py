@@ -377,7 +377,10 @@ class AuditVerdict(Record):
 
 
 class TransferAudit(Record):
-    """What a thief gets out of the release on one target: all raw points, and what follows from them."""
+    """What a thief gets out of the release on one target: all raw points, and what follows from them.
+
+    `same_as` names starts that are the same network as another and so have no points of their own, as the twin of an unpruned release.
+    """
 
     target: Digest
     suite: str
@@ -389,6 +392,7 @@ class TransferAudit(Record):
     dropped: tuple[str, ...] = ()
     validation_samples: Count
     test_samples: Count
+    same_as: dict[Start, Start] = {}
     points: tuple[AttackPoint, ...]
     measures: Measures
     verdict: AuditVerdict

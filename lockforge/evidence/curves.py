@@ -1,0 +1,297 @@
+"""From raw attack points to sample-wise learning curves, their areas, and the advantage a lock removed.
+
+Words: x, training images the thief has (1 or more, all classes together); y, accuracy in [0, 1]; A, area over ln x (natural log), so that
+A / ln(x_max / x_min) is a mean accuracy; s, seeds. A *start* is what the thief starts from, an *attacker* is how he trains, a *setting*
+is one configuration of an attacker. Everything is a function of the points, whatever their order: `verify` computes it again.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import get_args
+
+from lockforge.errors import IntegrityError
+from lockforge.evidence.statistics import fieller, mean, t_interval
+from lockforge.records import AttackPoint, AuditVerdict, Envelope, Estimate, LearningCurve, Measures, SlcArea, Start
+
+STARTS: tuple[Start, ...] = get_args(Start)
+SCRATCH: tuple[Start, ...] = ("scratch_release", "scratch_reference")
+ENVELOPES: Mapping[str, tuple[Start, ...]] = {
+    "release": ("release", *SCRATCH),
+    "reference": ("reference", *SCRATCH),
+    "twin": ("twin", *SCRATCH),
+    "scratch": SCRATCH,
+    "dummy": ("dummy", *SCRATCH),
+}
+WORTH_PROTECTING = 0.02  # least mean advantage of the unlocked model, in accuracy, for R to be defined
+PROTECTS = 0.75  # least lower bound of R for "protects under this suite"
+DUMMY_MARGIN = 0.05  # how far the interval of the dummy's R may lie from 1
+
+_GridValue = tuple[int, int]  # images per class (0 is all), images in all
+
+
+def area(samples: Sequence[float], accuracy: Sequence[float]) -> float:
+    """A = sum_i (ln x_i - ln x_(i-1)) (y_i + y_(i-1)) / 2, the area under a learning curve over ln x, in accuracy x nats.
+
+    SLC-AUC of Ding et al. 2024 (non-transferable pruning, arXiv:2410.08015), with the natural log; x may be images or fractions.
+    Since y is in [0, 1], 0 <= A <= ln(x_max / x_min).
+
+    Raises: IntegrityError: fewer than two points, x not strictly rising above 0, or an accuracy outside [0, 1].
+
+    >>> round(area([1, 10, 100], [0.5, 0.5, 0.5]), 4)  # half of ln 100
+    2.3026
+    """
+    if len(samples) < 2 or len(samples) != len(accuracy):
+        raise IntegrityError(f"a curve needs two or more points and one accuracy each, not {len(samples)} and {len(accuracy)}")
+    if samples[0] <= 0 or any(not a < b for a, b in pairwise(samples)):
+        raise IntegrityError(f"the grid must rise strictly from above 0: {list(samples)}")
+    if not all(0 <= y <= 1 for y in accuracy):
+        raise IntegrityError(f"accuracies must be in [0, 1]: {list(accuracy)}")
+    logs = [math.log(x) for x in samples]
+    return math.fsum((logs[i] - logs[i - 1]) * (accuracy[i] + accuracy[i - 1]) / 2 for i in range(1, len(logs)))
+
+
+def choose(points: Sequence[AttackPoint]) -> tuple[AttackPoint, ...]:
+    """The setting that validation chooses for each start, attacker, grid value and seed; of equal ones the first by `setting` as text.
+
+    Test accuracies are not looked at, so the audit calls this first and touches the test split for these points only.
+
+    Returns: ordered by start (as in `STARTS`), attacker, images, seed.
+    """
+    best: dict[tuple[int, str, int, int, int], AttackPoint] = {}
+    for point in sorted(points, key=lambda point: point.setting):
+        key = (STARTS.index(point.start), point.attacker, point.samples, point.images_per_class, point.seed)
+        if key not in best or point.val_accuracy > best[key].val_accuracy:
+            best[key] = point
+    return tuple(best[key] for key in sorted(best))
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Chosen points on one grid: `cells[start, attacker][i, s]` at the i-th grid value and s-th seed."""
+
+    samples: tuple[int, ...]
+    seeds: int
+    cells: Mapping[tuple[Start, str], Mapping[tuple[int, int], AttackPoint]]
+    same_as: Mapping[Start, Start]
+
+    @property
+    def span(self) -> float:
+        """ln(x_max / x_min): what an area is divided by to be a mean accuracy."""
+        return math.log(self.samples[-1] / self.samples[0])
+
+    def own(self, start: Start) -> Start:
+        """The start whose points stand for this one."""
+        return self.same_as.get(start, start)
+
+    def attackers(self, start: Start) -> tuple[str, ...]:
+        """Who attacked it, by name."""
+        return tuple(sorted(attacker for owner, attacker in self.cells if owner == self.own(start)))
+
+    def curve(self, choices: Sequence[tuple[Start, str]]) -> LearningCurve:
+        """Test accuracy of whom validation prefers at each grid value and seed.
+
+        Equal validation accuracies are a coin toss between starts and attackers: the mean of their test accuracies is its expectation,
+        and no order of names can favour one side.
+        """
+        rows = self.cells.keys() & {(self.own(start), attacker) for start, attacker in choices}
+
+        def accuracy(i: int, s: int) -> float:
+            rivals = [self.cells[row][i, s] for row in rows]
+            best = max(rival.val_accuracy for rival in rivals)
+            return mean([_tested(rival) for rival in rivals if rival.val_accuracy == best])
+
+        grid = range(len(self.samples))
+        return LearningCurve(samples=self.samples, accuracy=tuple(tuple(accuracy(i, s) for s in range(self.seeds)) for i in grid))
+
+
+def _tested(point: AttackPoint) -> float:
+    if point.test_accuracy is None:
+        raise IntegrityError(f"{name_of(point)} was chosen by validation but has no test accuracy")
+    return point.test_accuracy
+
+
+def name_of(point: AttackPoint) -> str:
+    """A point in words: start, attacker, setting, images and seed."""
+    return f"{point.start}:{point.attacker} [{point.setting}] at {point.samples} images, seed {point.seed}"
+
+
+def _table(points: Sequence[AttackPoint], same_as: Mapping[Start, Start]) -> _Table:
+    """Sort the chosen points onto one grid, or say why there is none."""
+    names = {(point.start, point.attacker, point.setting, point.samples, point.seed) for point in points}
+    if len(names) != len(points):
+        raise IntegrityError(f"{len(points) - len(names)} attack points are there twice")
+    owners = {point.start for point in points}
+    missing = [start for start in STARTS if same_as.get(start, start) not in owners]
+    doubled = sorted(owners & same_as.keys())
+    if missing or doubled:
+        raise IntegrityError(
+            f"starts without points: {missing or 'none'}; starts with points although they are another's: {doubled or 'none'}"
+        )
+    rows: dict[tuple[Start, str], dict[tuple[_GridValue, int], AttackPoint]] = defaultdict(dict)
+    for point in choose(points):
+        rows[point.start, point.attacker][(point.images_per_class, point.samples), point.seed] = point
+    wanted = next(iter(rows.values())).keys()
+    grid = sorted({value for value, _ in wanted}, key=lambda value: value[1])
+    seeds = sorted({seed for _, seed in wanted})
+    _check_grid(grid, seeds, rows)
+    index = {(value, seed): (i, s) for i, value in enumerate(grid) for s, seed in enumerate(seeds)}
+    cells = {row: {index[place]: point for place, point in found.items()} for row, found in rows.items()}
+    return _Table(samples=tuple(samples for _, samples in grid), seeds=len(seeds), cells=cells, same_as=same_as)
+
+
+def _check_grid(
+    grid: Sequence[_GridValue],
+    seeds: Sequence[int],
+    rows: Mapping[tuple[Start, str], Mapping[tuple[_GridValue, int], AttackPoint]],
+) -> None:
+    full = {(value, seed) for value in grid for seed in seeds}
+    uneven = [f"{start}:{attacker}" for (start, attacker), found in sorted(rows.items()) if found.keys() != full]
+    if uneven:
+        raise IntegrityError(f"curves on different grids or seeds cannot be compared: {', '.join(uneven)} differ from {min(rows)[0]}'s")
+    per_class = [images or math.inf for images, _ in grid]
+    samples = [count for _, count in grid]
+    if len(grid) < 2 or samples[0] < 1 or any(b <= a for line in (per_class, samples) for a, b in pairwise(line)):
+        raise IntegrityError(f"the grid must rise strictly from 1 image over two or more values: {list(grid)} (images a class, images)")
+
+
+def measure(points: Sequence[AttackPoint], same_as: Mapping[Start, Start] | None = None) -> Measures:
+    """Everything that follows from the points: envelopes, SLC-AUC, advantage removed, gap, cost.
+
+    Envelopes (a thief who may use these starts, choosing by validation at each grid value and seed): release W, reference V, twin U,
+    scratch C, dummy D; all but C also hold both scratches, since a thief can start over.
+
+    Args: points: every fitted setting. same_as: starts that are the same network as another and have no points of their own, for
+    instance {"twin": "release"} for a release without a weight lock.
+    Raises: IntegrityError: starts or test accuracies are missing, or the curves are not on one strictly rising grid.
+    """
+    table = _table(points, same_as or {})
+    curves = {name: table.curve([(start, a) for start in starts for a in table.attackers(start)]) for name, starts in ENVELOPES.items()}
+    slc = _slc_areas(table)
+    release = [entry for entry in slc if entry.start == "release"]
+    worst = min(release, key=lambda entry: (-(entry.normalised.mean or 0.0), entry.attacker))
+    last = [tuple(curves[name].accuracy[-1]) for name in ("reference", "release")]
+    same = table.own("twin") == table.own("release")
+    no_lock = Estimate(
+        mean=0.0, low=0.0, high=0.0, per_seed=(0.0,) * table.seeds, reason="the release has no weight lock: it is its own twin"
+    )
+    return Measures(
+        envelopes=tuple(Envelope(name=name, starts=starts, curve=curves[name]) for name, starts in ENVELOPES.items()),
+        slc=slc,
+        removed_vs_reference=removed(curves["release"], curves["reference"], curves["scratch"]),
+        removed_vs_twin=no_lock if same else removed(curves["release"], curves["twin"], curves["scratch"]),
+        removed_by_dummy=removed(curves["dummy"], curves["reference"], curves["scratch"]),
+        worst_attacker=f"{worst.start}:{worst.attacker}",
+        accuracy_gap=t_interval([unlocked - locked for unlocked, locked in zip(*last, strict=True)]),
+        samples_to_90=_samples_to_90(curves),
+    )
+
+
+def _slc_areas(table: _Table) -> tuple[SlcArea, ...]:
+    """SLC-AUC = A(start, attacker) - A(scratch on the released architecture, its attackers chosen by validation), per seed."""
+    scratch = areas(table.curve([("scratch_release", attacker) for attacker in table.attackers("scratch_release")]))
+    found = []
+    starts: tuple[Start, ...] = ("release", "twin", "reference", "dummy")
+    for start in starts:
+        for attacker in table.attackers(start):
+            own = areas(table.curve([(start, attacker)]))
+            gains = [mine - empty for mine, empty in zip(own, scratch, strict=True)]
+            normalised = t_interval([gain / table.span for gain in gains])
+            found.append(SlcArea(start=start, attacker=attacker, area=t_interval(gains), normalised=normalised))
+    return tuple(found)
+
+
+def areas(curve: LearningCurve) -> tuple[float, ...]:
+    """The area of each seed's curve."""
+    return tuple(area(curve.samples, column) for column in zip(*curve.accuracy, strict=True))
+
+
+def advantage(unlocked: LearningCurve, scratch: LearningCurve) -> Estimate:
+    """How far one envelope lies above another on average, in accuracy: A(V - C) / ln(x_max / x_min), per seed.
+
+    Raises: IntegrityError: the two are on different grids.
+    """
+    if unlocked.samples != scratch.samples:
+        raise IntegrityError(f"curves on different grids cannot be compared: {list(unlocked.samples)} and {list(scratch.samples)}")
+    span = math.log(unlocked.samples[-1] / unlocked.samples[0])
+    return t_interval([(v - c) / span for v, c in zip(areas(unlocked), areas(scratch), strict=True)])
+
+
+def removed(released: LearningCurve, unlocked: LearningCurve, scratch: LearningCurve) -> Estimate:
+    """R = 1 - A(W - C) / A(V - C): the share of the unlocked model's head start over an empty network that the thief no longer gets.
+
+    1: the release is worth no more to him than an empty network; 0: as much as the unlocked model. Not clamped. The interval is
+    Fieller's, for a ratio of means over paired seeds. Undefined, with the reason, where the lower end of the unlocked model's mean
+    advantage is not above `WORTH_PROTECTING`.
+    """
+    worth = advantage(unlocked, scratch)
+    if worth.low is None or worth.low <= WORTH_PROTECTING:
+        wanted = f"its lower end must exceed {WORTH_PROTECTING}"
+        return Estimate(
+            mean=None, reason=f"nothing to protect: the unlocked model's mean advantage over scratch is {in_words(worth)}; {wanted}"
+        )
+    kept = fieller(advantage(released, scratch).per_seed, worth.per_seed)
+    if kept.mean is None or kept.low is None or kept.high is None:
+        return kept
+    return Estimate(mean=1 - kept.mean, low=1 - kept.high, high=1 - kept.low, per_seed=tuple(1 - share for share in kept.per_seed))
+
+
+def _samples_to_90(curves: Mapping[str, LearningCurve]) -> dict[str, float | None]:
+    """Images each envelope needs for 90 % of what the unlocked model reaches with all of them; mean curves, straight lines over ln x."""
+    goal = 0.9 * mean(curves["reference"].accuracy[-1])
+    return {name: samples_to_reach(curve, goal) for name, curve in curves.items()}
+
+
+def samples_to_reach(curve: LearningCurve, goal: float) -> float | None:
+    """Where the mean curve first reaches an accuracy, interpolated in ln x; None where it never does.
+
+    >>> samples_to_reach(LearningCurve(samples=(1, 100), accuracy=((0.0,), (1.0,))), 0.5)
+    10.0
+    """
+    means = [mean(row) for row in curve.accuracy]
+    for i, (samples, accuracy) in enumerate(zip(curve.samples, means, strict=True)):
+        if accuracy < goal:
+            continue
+        if i == 0:
+            return float(samples)
+        share = (goal - means[i - 1]) / (accuracy - means[i - 1])
+        return float(curve.samples[i - 1] * (samples / curve.samples[i - 1]) ** share)
+    return None
+
+
+def in_words(estimate: Estimate) -> str:
+    """A figure with its interval and the number of seeds, three digits after the point.
+
+    >>> in_words(Estimate(mean=0.5, low=0.25, high=0.75, per_seed=(0.4, 0.6)))
+    '0.500 (95 % interval 0.250 to 0.750, 2 seeds)'
+    """
+    if estimate.mean is None:
+        return f"undefined ({estimate.reason})"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.mean:.3f} ({estimate.reason or 'no interval'})"
+    return f"{estimate.mean:.3f} (95 % interval {estimate.low:.3f} to {estimate.high:.3f}, {len(estimate.per_seed)} seeds)"
+
+
+def verdict(measures: Measures, suite: str) -> AuditVerdict:
+    """What the figures allow to say; the lower end of R against the reference decides, since the claim is the owner's to prove.
+
+    In this order: R undefined, "nothing to protect"; lower end <= 0, "no protection"; 1 farther than `DUMMY_MARGIN` from the interval of
+    the dummy's R, or suite `quick`, "indicative only"; lower end >= `PROTECTS`, "protects under this suite"; else "delays".
+    """
+    figure, dummy = measures.removed_vs_reference, measures.removed_by_dummy
+    if figure.low is None or figure.high is None:
+        return AuditVerdict(word="nothing to protect", reason=figure.reason)
+    said = f"advantage removed against the reference {in_words(figure)}"
+    if figure.low <= 0:
+        return AuditVerdict(word="no protection", reason=f"{said}: its lower end is not above 0")
+    if dummy.low is None or dummy.high is None or not dummy.low - DUMMY_MARGIN <= 1 <= dummy.high + DUMMY_MARGIN:
+        return AuditVerdict(
+            word="indicative only", reason=f"{said}, but an empty network, for which it must be 1, gets {in_words(dummy)}: the audit is off"
+        )
+    if suite == "quick":
+        return AuditVerdict(word="indicative only", reason=f"{said}; the quick suite has too few attackers to say more")
+    if figure.low >= PROTECTS:
+        return AuditVerdict(word="protects under this suite", reason=f"{said}: its lower end reaches {PROTECTS}")
+    return AuditVerdict(word="delays", reason=f"{said}: its lower end is above 0 and below {PROTECTS}")
