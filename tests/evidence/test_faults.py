@@ -1,0 +1,153 @@
+"""A stored audit with one thing wrong: each wrong thing is named, and a faultless audit has no fault."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lockforge.evidence.curves import measure, verdict
+from lockforge.evidence.faults import checkpoint_faults, faults_of, first_of, start_faults, unlike
+from lockforge.records import Architecture, AttackPoint, Cell, Checkpoint, FileRef, Op, Subjects, TransferAudit
+
+Edit = Callable[[TransferAudit], TransferAudit]
+
+
+def with_point(audit: TransferAudit, index: int, **changes: Any) -> TransferAudit:
+    """The audit with one point changed and nothing worked out again."""
+    points = list(audit.points)
+    points[index] = points[index].model_copy(update=changes)
+    return audit.model_copy(update={"points": tuple(points)})
+
+
+def again(audit: TransferAudit) -> TransferAudit:
+    """Worked out again after an edit: the faults that are left are the points' own."""
+    found = measure(audit.points, audit.same_as)
+    return audit.model_copy(update={"measures": found, "verdict": verdict(found, audit.suite)})
+
+
+def with_measure(audit: TransferAudit, **changes: Any) -> TransferAudit:
+    """The audit with an edited figure."""
+    return audit.model_copy(update={"measures": audit.measures.model_copy(update=changes)})
+
+
+def place_of(audit: TransferAudit, *, chosen: bool) -> int:
+    """The place of the first point of the release that was (or was not) chosen."""
+    return next(i for i, p in enumerate(audit.points) if p.start == "release" and (p.test_accuracy is not None) == chosen)
+
+
+def test_a_faultless_audit_has_no_fault(audited: TransferAudit) -> None:
+    """Neither as made nor after a round trip through JSON, nor with its points in another order."""
+    assert faults_of(audited) == ()
+    assert faults_of(TransferAudit.from_json(audited.to_json())) == ()
+    assert faults_of(audited.model_copy(update={"points": audited.points[::-1]})) == ()
+
+
+EDITS: dict[str, tuple[Edit, str]] = {
+    "a better R": (
+        lambda a: with_measure(a, removed_vs_reference=a.measures.removed_vs_reference.model_copy(update={"mean": 0.9})),
+        "measures.removed_vs_reference.mean: the report says 0.9, its points give 0.5",
+    ),
+    "a narrower interval": (
+        lambda a: with_measure(a, accuracy_gap=a.measures.accuracy_gap.model_copy(update={"low": 0.19})),
+        "measures.accuracy_gap.low: the report says 0.19",
+    ),
+    "another worst attacker": (lambda a: with_measure(a, worst_attacker="release:linear_probe"), "measures.worst_attacker"),
+    "a missing curve": (lambda a: with_measure(a, envelopes=a.measures.envelopes[:4]), "measures.envelopes"),
+    "never instead of ten": (
+        lambda a: with_measure(a, samples_to_90={**a.measures.samples_to_90, "reference": None}),
+        "measures.samples_to_90.reference: the report says None, its points give 10.0",
+    ),
+    "a kinder word": (
+        lambda a: a.model_copy(update={"verdict": a.verdict.model_copy(update={"word": "protects under this suite"})}),
+        "verdict.word",
+    ),
+    "a suite it was not": (lambda a: a.model_copy(update={"suite": "standard"}), "verdict.word"),
+    "a worse test accuracy": (lambda a: with_point(a, place_of(a, chosen=True), test_accuracy=0.1), "measures."),
+    "an accuracy above 1": (lambda a: with_point(a, place_of(a, chosen=True), test_accuracy=1.5), "test accuracy 1.5 is not in [0, 1]"),
+    "an accuracy no count gives": (lambda a: again(with_point(a, place_of(a, chosen=True), test_accuracy=0.55)), "is not a share of 10"),
+    "a validation no count gives": (lambda a: again(with_point(a, place_of(a, chosen=True), val_accuracy=0.66)), "is not a share of 10"),
+    "a choice made on test": (lambda a: with_point(a, place_of(a, chosen=False), test_accuracy=0.6), "validation did not choose it"),
+    "an untested choice": (lambda a: with_point(a, place_of(a, chosen=True), test_accuracy=None), "no test accuracy"),
+    "a bigger budget": (lambda a: with_point(a, 0, steps=101), "budgets differ: 100, 101 steps"),
+    "another setting": (lambda a: with_point(a, 0, setting="rate=0.001"), "tries other settings at some places"),
+    "a dropped curve": (
+        lambda a: a.model_copy(update={"points": tuple(p for p in a.points if not (p.start == "twin" and p.samples == 100))}),
+        "twin:fine_tune is on another grid",
+    ),
+    "a dropped seed": (lambda a: a.model_copy(update={"points": tuple(p for p in a.points if p.seed)}), "or has other seeds"),
+    "a seed said twice": (lambda a: a.model_copy(update={"seeds": (0, 0, 1)}), "own grid is malformed"),
+    "no points": (lambda a: a.model_copy(update={"points": ()}), "starts without points"),
+    "a hidden start": (lambda a: a.model_copy(update={"same_as": {"reference": "release"}}), "starts with points although"),
+}
+
+
+@pytest.mark.parametrize("case", EDITS)
+def test_every_edit_is_named(case: str, audited: TransferAudit) -> None:
+    """One thing edited, one line that names it."""
+    edit, said = EDITS[case]
+    assert any(said in fault for fault in faults_of(edit(audited))), faults_of(edit(audited))
+
+
+def test_fewer_settings_for_one_start_are_a_fault(audited: TransferAudit) -> None:
+    """An attacker with one setting on the release and two on the reference had less of a chance there, however consistent the rest is."""
+    poorer = [p for p in audited.points if not (p.start == "release" and p.setting == "rate=0.1")]
+    audit = again(audited.model_copy(update={"points": tuple(poorer)}))
+    assert faults_of(audit) == (
+        "fine_tune tries other settings on some starts than on others: dummy, reference, release, twin",
+        "linear_probe tries other settings on some starts than on others: dummy, reference, release, twin",
+    )
+
+
+def test_differences_below_the_tolerance_are_none() -> None:
+    """1e-12 is another machine's logarithm; 1e-6 is an edit; True is not 1."""
+    assert unlike({"a": 1.0}, {"a": 1.0 + 1e-12}, "x") == []
+    assert unlike({"a": 1.0}, {"a": 1.0 + 1e-6}, "x") == ["x.a: the report says 1.0, its points give 1.000001"]
+    assert unlike(True, 1, "x") != []
+    assert unlike([1], [1, 2], "x") != []
+    assert unlike({"a": 1}, {"b": 1}, "x") != []
+    assert first_of(()) == ""
+    assert first_of(("a", "b", "c")) == "a (and 2 more)"
+
+
+def checkpoint(weights: str = "0", op: Op = Op.conv3x3, **changes: Any) -> Checkpoint:
+    """Two classes, 7 of 10 right."""
+    cell = Cell(ops=(op, op, op, op, op, op))
+    fields: dict[str, Any] = {
+        "architecture": Architecture(space="nasbench201", cell=cell, stem_channels=4, cells_per_stage=1, classes=2, shape=(1, 8, 8)),
+        "weights": FileRef(sha256=weights * 64, size=1), "trained_on": "0" * 64, "made_by": "test", "val_accuracy": 0.5,
+        "test_accuracy": 0.7, "test_samples": 10, "confusion": ((3, 2), (1, 4)), "history": (),
+    }  # fmt: skip
+    return Checkpoint(**{**fields, **changes})
+
+
+def test_a_checkpoints_accuracy_follows_from_its_confusion_matrix() -> None:
+    """7 of 10; another accuracy, count or shape of matrix is a fault."""
+    assert checkpoint_faults(checkpoint(), "release") == ()
+    assert checkpoint_faults(checkpoint(test_accuracy=0.8), "release") == (
+        "release.test_accuracy: the report says 0.8, its points give 0.7",
+    )
+    assert "test_samples" in checkpoint_faults(checkpoint(test_samples=11), "release")[0]
+    assert "2 x 2" in checkpoint_faults(checkpoint(confusion=((3, 2),)), "release")[0]
+    assert "2 x 2" in checkpoint_faults(checkpoint(confusion=((3, 2), (-1, 6))), "release")[0]
+
+
+def test_a_start_may_only_stand_for_the_same_network(audited: TransferAudit) -> None:
+    """A twin with the release's weights may be left out, one with others may not; empty networks share by their cell; the dummy never."""
+    subjects = Subjects(release=checkpoint("1"), twin=checkpoint("1"), reference=checkpoint("2", Op.skip))
+
+    def said(**same_as: str) -> tuple[str, ...]:
+        return start_faults(audited.model_copy(update={"same_as": same_as}), subjects)
+
+    assert said(twin="release") == ()
+    assert said(reference="release") == ("reference is said to be release, which is another network",)
+    assert len(said(scratch_reference="scratch_release")) == 1
+    assert len(said(dummy="scratch_release")) == 1
+    assert len(said(twin="scratch_release")) == 1
+    alike = subjects.model_copy(update={"reference": checkpoint("2")})
+    assert start_faults(audited.model_copy(update={"same_as": {"scratch_reference": "scratch_release"}}), alike) == ()
+
+
+def test_the_points_of_the_fixture_are_as_an_audit_leaves_them(audited: TransferAudit) -> None:
+    """One test accuracy for each start, attacker, grid value and seed: the test split is touched once."""
+    tested_points: list[AttackPoint] = [point for point in audited.points if point.test_accuracy is not None]
+    assert len(tested_points) == 6 * 2 * 3 * 3
