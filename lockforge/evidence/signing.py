@@ -213,7 +213,7 @@ def verify_folder(folder: Path, public: PublicKey | None = None, found: Mapping[
     promised = _promised(_parsed(payload, "the signed statement"))
     differing = differences(promised, {name: ref for name, ref in found.items() if name != SIGNATURE})
     if differing:
-        raise IntegrityError(f"not what was signed: {differing[0]}", faults=differing[1:], hint="get the release again from its owner")
+        raise IntegrityError("the folder is not what was signed", faults=differing, hint="get the release again from its owner")
     return Signer(fingerprint(key), established=public is not None)
 
 
@@ -222,7 +222,7 @@ def _named_signer(folder: Path) -> PublicKey:
         raise IntegrityError(f"the signature cannot be checked: there is no key and no {MANIFEST}", hint="give the signer's public key")
     pem = read_manifest(folder).signer
     if pem is None:
-        raise IntegrityError("the release is not signed", hint="sign it, or trust only where you got it from")
+        raise IntegrityError(f"the signature cannot be checked: {MANIFEST} names no signer", hint="give the signer's public key")
     try:
         return _public_of(pem.encode())
     except ValueError as error:

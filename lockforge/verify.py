@@ -1,0 +1,239 @@
+"""Is this release what was signed, and do its figures follow from its raw points? One check a line; torch only where ONNX is compared.
+
+Each check is made with what the checks before it left trustworthy: nothing is run from a release whose bytes are not what they were.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from lockforge.errors import IntegrityError, RecipeError
+from lockforge.evidence.faults import checkpoint_faults, faults_of, first_of, start_faults, unlike
+from lockforge.evidence.manifest import SIGNATURE, Manifest, check_manifest, hash_folder, read_limited, read_manifest
+from lockforge.evidence.signing import PublicKey, load_public, verify_folder
+from lockforge.recipe import Recipe, read_recipe
+from lockforge.records import Architecture, Artifact, Check, FileRef, Report, Verdict, fault_lines
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+WEIGHTS = "model.safetensors"
+ONNX = "model.onnx"
+LARGEST_PROBE = 2**28  # numbers in all parity inputs together
+BOUNDS = {
+    "manifest": "every file as listed, none else",
+    "signature": "signed by the given key",
+    "report": "a whole report with its own recipe",
+    "figures": "all follow from the raw points",
+    "weights": "the tensors the report names",
+    "parity": "ONNX answers like the weights",
+}
+
+
+@dataclass(frozen=True)
+class _Release:
+    """A release folder as it lies there, each file hashed once."""
+
+    folder: Path
+    found: Mapping[str, FileRef]
+
+    @cached_property
+    def report(self) -> Report:
+        """The report, whole.
+
+        Raises: IntegrityError: missing or malformed.
+        """
+        return Report.from_json(read_limited(self.folder / "report.json"))
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The report's own recipe.
+
+        Raises: IntegrityError: it is none.
+        """
+        try:
+            return Recipe.model_validate(self.report.recipe)
+        except ValidationError as error:
+            raise IntegrityError(f"the report's recipe has {error.error_count()} fault(s)", faults=fault_lines(error)) from error
+
+    @cached_property
+    def tensors(self) -> dict[str, "Array"]:
+        """The tensors of model.safetensors.
+
+        Raises: IntegrityError: missing or malformed.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            return dict(load((self.folder / WEIGHTS).read_bytes()))
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise IntegrityError(f"{WEIGHTS} cannot be read: {error}") from error
+
+
+def verify_release(folder: Path, public_key: Path | None = None, *, parity: bool = True) -> Verdict:
+    """Check a release.
+
+    Args: public_key: the signer's, from somewhere else than the release; without it the bytes are checked but nobody's name is proved.
+    parity: compare model.onnx with the weights too, where torch and onnxruntime are installed.
+    Returns: one check each for manifest, signature, report, figures, weights and parity, `value` saying in one line what was found.
+    Raises: RecipeError: no such folder, or the key file is no key.
+    """
+    public = load_public(public_key) if public_key else None
+    checks: list[Check] = []
+
+    def check(name: str, look: Callable[[], str], *after: str) -> None:
+        """Look, unless a check this one builds on has failed."""
+        failed = [earlier.name for earlier in checks if earlier.name in after and not earlier.passed]
+        try:
+            value, passed = (f"not checked, since the {failed[0]} failed", False) if failed else (look(), True)
+        except IntegrityError as error:
+            value, passed = ": ".join(filter(None, (error.message, first_of(error.faults)))), False
+        checks.append(Check(name=name, value=value, bound=BOUNDS[name], passed=passed))
+
+    try:
+        release = _Release(folder, hash_folder(folder))
+    except IntegrityError as error:
+        return Verdict(checks=(Check(name="manifest", value=error.message, bound=BOUNDS["manifest"], passed=False),))
+    check("manifest", lambda: _manifest(release))
+    check("signature", lambda: _signature(release, public))
+    check("report", lambda: _report(release))
+    check("figures", lambda: _figures(release), "report")
+    check("weights", lambda: _weights(release), "report")
+    check("parity", lambda: _parity(release, wanted=parity), "manifest", "signature", "report", "weights")
+    return Verdict(checks=tuple(checks))
+
+
+def _manifest(release: _Release) -> str:
+    manifest: Manifest = read_manifest(release.folder)
+    faults = [
+        *check_manifest(manifest, release.found),
+        *(f"{name} is not listed" for name in Artifact.required if name not in manifest.files),
+    ]
+    if faults:
+        raise IntegrityError(first_of(faults))
+    size = sum(ref.size for ref in manifest.files.values())
+    return f"{len(manifest.files)} files as listed, {size / 2**20:.1f} MiB"
+
+
+def _signature(release: _Release, public: PublicKey | None) -> str:
+    if public is None and SIGNATURE not in release.found and read_manifest(release.folder).signer is None:
+        return "NOT SIGNED: anyone may have made this release"
+    signer = verify_folder(release.folder, public, release.found)
+    if signer.established:
+        return f"signed by the given key {signer.fingerprint}"
+    return f"signer not established: {signer.fingerprint}"
+
+
+def _report(release: _Release) -> str:
+    """The report can be read, is about its own roles, and holds the recipe that lies beside it."""
+    report, recipe = release.report, release.recipe
+    if "recipe.yaml" in release.found:
+        try:
+            beside = read_recipe(str(release.folder / "recipe.yaml"))
+        except RecipeError as error:
+            raise IntegrityError(f"recipe.yaml: {error.message}", faults=error.faults) from error
+        faults = unlike(report.recipe, beside.model_dump(mode="json"), "recipe") if beside != recipe else []
+        if faults:
+            raise IntegrityError("recipe.yaml is another recipe than the report's", faults=faults)
+    targets = [images.digest for images in report.roles.targets]
+    if [audit.target for audit in report.audits] != targets:
+        raise IntegrityError(f"the report has {len(report.audits)} audits, which are not of its {len(targets)} targets in order")
+    return f"{len(report.audits)} audited target(s), suite {recipe.audit.suite}"
+
+
+def _figures(release: _Release) -> str:
+    report = release.report
+    faults: list[str] = []
+    for name, audit in zip(report.roles.target_names, report.audits, strict=True):
+        faults += [f"{name}: {fault}" for fault in (*start_faults(audit, report.subjects), *faults_of(audit))]
+    for name in ("release", "twin", "reference"):
+        faults += checkpoint_faults(getattr(report.subjects, name), name)
+    faults += _rank_gaps(report, release.recipe.search.source_weight)
+    if faults:
+        raise IntegrityError(first_of(faults))
+    return f"all follow from {sum(len(audit.points) for audit in report.audits)} raw points"
+
+
+def _rank_gaps(report: Report, weight: float) -> list[str]:
+    """Rank gap = target rank - weight x source rank, for every candidate of the search that has both."""
+    candidates = report.search.candidates if report.search else ()
+    return [
+        fault
+        for i, candidate in enumerate(candidates)
+        if candidate.target_rank is not None
+        for fault in unlike(candidate.rank_gap, candidate.target_rank - weight * candidate.source_rank, f"search.candidates.{i}.rank_gap")
+    ]
+
+
+def _weights(release: _Release) -> str:
+    """The tensors of model.safetensors, written without metadata, have the digest that the report names."""
+    import hashlib
+
+    from safetensors.numpy import save
+
+    wanted = release.report.subjects.release.weights
+    found = hashlib.sha256(save(release.tensors)).hexdigest()
+    if found != wanted.sha256:
+        raise IntegrityError(f"{WEIGHTS} holds other tensors than the report is about (sha256 {found[:12]}, not {wanted.sha256[:12]})")
+    return f"{len(release.tensors)} tensors, the ones that were audited"
+
+
+def _parity(release: _Release, *, wanted: bool) -> str:
+    """Ask both networks the same seeded questions, all at once and one alone: the batch axis must be free."""
+    if not release.recipe.export.onnx:
+        return "not checked: the recipe asks for no ONNX"
+    if ONNX not in release.found:
+        raise IntegrityError(f"{ONNX} is missing, although the recipe asks for it")
+    if not wanted:
+        return "not checked: switched off"
+    if find_spec("onnxruntime") is None:
+        return "not checked: onnxruntime is not installed (pip install 'lockforge[cpu]')"
+    from lockforge.evidence.parity import compare, probe_inputs
+
+    architecture, recipe = release.report.subjects.release.architecture, release.recipe
+    numbers = recipe.export.parity_samples * math.prod(architecture.shape)
+    if numbers > LARGEST_PROBE or min(architecture.shape) < 1:
+        raise IntegrityError(f"the network is said to take inputs of shape {architecture.shape}, which cannot be asked")
+    inputs = probe_inputs(recipe.seed, recipe.export.parity_samples, architecture.shape)
+    ours = _torch_logits(architecture, release.tensors, inputs)
+    together, alone = _onnx_logits(release.folder / ONNX, inputs)
+    for found in (compare(ours[:1], alone), compare(ours, together)):
+        if not found.same:
+            raise IntegrityError(f"{ONNX} is another network than the weights: {found}")
+    return str(found)
+
+
+def _torch_logits(architecture: Architecture, tensors: "Mapping[str, Array]", inputs: "Array") -> "Array":
+    import torch
+
+    from lockforge.spaces.networks import load
+
+    network = load(architecture, {name: torch.from_numpy(array) for name, array in tensors.items()}).eval()
+    try:
+        with torch.inference_mode():
+            logits: Array = network(torch.from_numpy(inputs)).numpy()
+    except RuntimeError as error:
+        raise IntegrityError(f"the network cannot take inputs of shape {architecture.shape}: {error}") from error
+    return logits
+
+
+def _onnx_logits(path: Path, inputs: "Array") -> "tuple[Array, Array]":
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+
+    refused = (runtime.Fail, runtime.InvalidArgument, runtime.InvalidGraph, runtime.InvalidProtobuf, runtime.NoSuchFile)
+    try:
+        session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+        return session.run(None, {name: inputs})[0], session.run(None, {name: inputs[:1]})[0]
+    except (*refused, runtime.NotImplemented, runtime.RuntimeException, runtime.EPFail, ValueError) as error:
+        raise IntegrityError(f"{ONNX} cannot be run: {str(error).splitlines()[0][:200]}") from error
