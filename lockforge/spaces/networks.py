@@ -132,6 +132,16 @@ def _skeleton(architecture: Architecture) -> CellNetwork:
         return CellNetwork(architecture)
 
 
+def _channels_last(kernel: Float[Tensor, "d c i j"]) -> Float[Tensor, "d c i j"]:
+    """The same kernel with its channels side by side in memory; a convolution hands this order on to its output.
+
+    With it, a step of a small network takes about two thirds of the time on a CPU. Written as strides, because for one channel torch
+    takes the two orders for the same and would keep the slow one.
+    """
+    d, c, i, j = kernel.shape
+    return torch.empty_strided((d, c, i, j), (c * i * j, 1, c * j, c), dtype=kernel.dtype).copy_(kernel)
+
+
 def build(architecture: Architecture, generator: torch.Generator) -> CellNetwork:
     """A network with fresh weights on the CPU, all drawn from `generator`; the global random state is not touched.
 
@@ -142,6 +152,7 @@ def build(architecture: Architecture, generator: torch.Generator) -> CellNetwork
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            module.weight.data = _channels_last(module.weight.data)
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
         elif isinstance(module, nn.Linear):
@@ -157,7 +168,7 @@ def state(network: nn.Module) -> dict[str, Tensor]:
 
 
 def load(architecture: Architecture, tensors: Mapping[str, Tensor]) -> CellNetwork:
-    """The network with these weights (copied), whole or as `prune_dead` leaves it.
+    """The network with these weights (copied, on the CPU), whole or as `prune_dead` leaves it.
 
     Raises: IntegrityError: names or shapes are not the architecture's; every difference is listed.
     """
@@ -180,7 +191,8 @@ def load(architecture: Architecture, tensors: Mapping[str, Tensor]) -> CellNetwo
             faults=faults[:12],
             hint="give the weights that were stored with this architecture",
         )
-    copies = {name: tensors[name].detach().to(want.dtype, copy=True).contiguous() for name, want in wanted.items()}
+    copies = {name: tensors[name].detach().to("cpu", want.dtype, copy=True).contiguous() for name, want in wanted.items()}
+    copies = {name: _channels_last(tensor) if tensor.dim() == 4 else tensor for name, tensor in copies.items()}
     network.load_state_dict(copies, assign=True)
     return network
 

@@ -15,17 +15,27 @@ from lockforge.spaces.cells import NODES, plan
 KERNELS = {Op.conv1x1: 1, Op.conv3x3: 3}
 
 
+def every_second(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c i j"]:
+    """The pixels with even row and even column: what a 1x1 convolution of stride 2 reads.
+
+    Differs: the benchmarks give that convolution the stride. In torch 2.13 its backward pass writes outside its memory on a CPU when
+    channels lie side by side and are few; picking the pixels first is the same function.
+    """
+    return functional.avg_pool2d(x, 1, 2)
+
+
 class ConvBN(nn.Module):
     """Convolution without bias, then batch norm; `same` padding, the input has been through a ReLU."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False)
+        self.picks = kernel == 1 and stride == 2
+        self.conv = nn.Conv2d(channels_in, channels_out, kernel, 1 if self.picks else stride, padding=kernel // 2, bias=False)
         self.bn = nn.BatchNorm2d(channels_out)
 
     def forward(self, rectified: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
         """bn(conv(x))."""
-        result: Tensor = self.bn(self.conv(rectified))
+        result: Tensor = self.bn(self.conv(every_second(rectified) if self.picks else rectified))
         return result
 
 
@@ -38,13 +48,13 @@ class FactorizedReduce(nn.Module):
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
         half = channels_out // 2
-        self.convs = nn.ModuleList(nn.Conv2d(channels_in, width, 1, stride=2, bias=False) for width in (half, channels_out - half))
+        self.convs = nn.ModuleList(nn.Conv2d(channels_in, width, 1, bias=False) for width in (half, channels_out - half))
         self.bn = nn.BatchNorm2d(channels_out)
 
     def forward(self, rectified: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
         """bn(concat(conv0(x), conv1(x shifted by one pixel, zeros coming in)))."""
         shifted = functional.pad(rectified, (0, 1, 0, 1))[:, :, 1:, 1:]
-        result: Tensor = self.bn(torch.cat([self.convs[0](rectified), self.convs[1](shifted)], dim=1))
+        result: Tensor = self.bn(torch.cat([self.convs[0](every_second(rectified)), self.convs[1](every_second(shifted))], dim=1))
         return result
 
 

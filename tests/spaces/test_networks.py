@@ -181,6 +181,19 @@ def test_convolutions_start_with_variance_two_over_fan_in(tiny: Make, generator:
     assert weights["head.weight"].abs().max() <= 1 / 8
 
 
+@pytest.mark.parametrize("space", NAMES)
+def test_channels_lie_side_by_side_from_the_first_convolution_on(space: str, tiny: Make, generator: torch.Generator) -> None:
+    """Built or loaded, with one input channel or three: every layer hands the faster order on; stored tensors are plain."""
+    for channels in (1, 3):
+        architecture = tiny(space, cell_of([Op.conv3x3] * 6), shape=(channels, 8, 8), channels=8)
+        built = build(architecture, generator)
+        for network in (built, load(architecture, state(built))):
+            x = network.stem(torch.randn(2, channels, 8, 8, generator=generator))
+            assert x.is_contiguous(memory_format=torch.channels_last)
+            assert network.stages[0].cells[0](x).is_contiguous(memory_format=torch.channels_last)
+            assert all(tensor.is_contiguous() for tensor in state(network).values())
+
+
 def test_names_of_weights_are_stable(tiny: Make, generator: torch.Generator) -> None:
     """Stored checkpoints rely on these names."""
     cell = cell_of([Op.skip, Op.none, Op.conv3x3, Op.none, Op.none, Op.conv1x1])
