@@ -1,0 +1,1 @@
+"""Train: an architecture and the owner's pictures become a checkpoint."""

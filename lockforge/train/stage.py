@@ -1,0 +1,58 @@
+"""Train one architecture on the source, and measure it once on what it has not seen."""
+
+from lockforge.data.batches import load_pool
+from lockforge.engine.evaluate import accuracy, confusion, logits_of
+from lockforge.engine.fit import Bench, fit
+from lockforge.errors import DataError
+from lockforge.randomness import torch_generator
+from lockforge.recipe import FitRecipe
+from lockforge.records import Architecture, Checkpoint, ImageSet
+from lockforge.runs import Work, stage
+from lockforge.spaces.networks import build, state
+
+
+@stage(version=1)
+def train_cell(architecture: Architecture, source: ImageSet, recipe: FitRecipe, *, work: Work) -> Checkpoint:
+    """A network of this architecture, trained on the source's training split.
+
+    Weights are drawn, shuffled and augmented from generators of their own, so two architectures with one seed see the same pictures in the
+    same order. The validation split chooses the state that is kept (`recipe.select`); the test split is looked at once, at the end.
+
+    Raises: DataError: the architecture is for other pictures or classes, or a split is empty. OutcomeError: training diverged.
+    """
+    _fitting(architecture, source)
+    train, val, test = (load_pool(source, split, work.files, device=work.device) for split in ("train", "val", "test"))
+    network = build(architecture, torch_generator(work.seed, "train", "weights"))
+
+    bench = Bench(device=work.device, folder=work.folder, report=work.report)
+    fitted = fit(network, train, recipe, generator=torch_generator(work.seed, "train", "batches"), val=val, bench=bench)
+
+    logits, labels = logits_of(network, test, device=work.device)
+    for line in fitted.history:
+        work.log(**line.model_dump(mode="json"))
+    return Checkpoint(
+        architecture=architecture,
+        weights=work.files.put_tensors(state(network)),
+        trained_on=source.digest,
+        made_by="train_cell/1",
+        val_accuracy=fitted.val_accuracy,
+        test_accuracy=accuracy(logits, labels),
+        test_samples=len(test),
+        confusion=confusion(logits, labels, len(source.classes)),
+        history=fitted.history,
+    )
+
+
+def _fitting(architecture: Architecture, source: ImageSet) -> None:
+    """Raise a DataError unless the architecture is for these pictures and classes, and every split has some."""
+    wanted, given = (architecture.shape, architecture.classes), (source.shape, len(source.classes))
+    if wanted != given:
+        raise DataError(
+            f"the architecture is for pictures of shape {wanted[0]} in {wanted[1]} classes, the source has {given[0]} in {given[1]}",
+            hint="search again on this source, or bring it to that size with data.size and data.channels",
+        )
+    empty = [split for split, count in source.counts.model_dump().items() if not count]
+    if empty:
+        raise DataError(
+            f"the source has no pictures in: {', '.join(empty)}", hint="give more pictures, or other data.val_share and data.test_share"
+        )
