@@ -118,14 +118,12 @@ class AuditRecipe(Record):
         tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=2), says("how many images a class the thief has; 0 is all")
     ] = (1, 2, 5, 10, 20, 50, 0)
     seeds: Annotated[int, Field(ge=2), says("repetitions: each redraws subset, split and initialisation")] = 3
-    steps: Annotated[Positive, says("optimiser steps of each attack")] = 100
+    steps: Annotated[Positive, says("optimiser steps of each setting of an attacker")] = 24
+    probe_steps: Annotated[Positive, says("steps of a linear probe's head; none of them passes through the network")] = 100
     batch_size: Annotated[Positive, says("images a step")] = 64
-    fine_tune_rates: Annotated[tuple[Rate, ...], Field(min_length=1), says("learning rates tried for fine-tuning and from scratch")] = (
-        0.003,
-        0.01,
-        0.03,
-    )
-    probe_rates: Annotated[tuple[Rate, ...], Field(min_length=1), says("learning rates tried for the linear probe")] = (0.01, 0.1)
+    fine_tune_rates: Annotated[tuple[Rate, ...], Field(min_length=1), says("Adam's learning rates, fine-tuning and from scratch")] = (0.01,)
+    fine_tune_sgd_rates: Annotated[tuple[Rate, ...], says("the same for SGD; may be empty")] = (0.3,)
+    probe_rates: Annotated[tuple[Rate, ...], Field(min_length=1), says("learning rates tried for the linear probe")] = (0.1,)
 
 
 class ExportRecipe(Record):

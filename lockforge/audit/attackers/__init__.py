@@ -1,0 +1,14 @@
+"""The attackers, one file each, and the suites they make up."""
+
+from lockforge.audit.attackers.fine_tune import FINE_TUNE
+from lockforge.audit.attackers.from_scratch import starting_over
+from lockforge.audit.attackers.linear_probe import LINEAR_PROBE
+from lockforge.audit.protocol import Attacker
+
+SUITE_VERSION = 1
+
+
+def attackers_of(suite: str, *, scratch: bool) -> tuple[Attacker, ...]:
+    """Who attacks a start: empty networks are trained in full, all others meet every attacker of the suite."""
+    suites = {"quick": (LINEAR_PROBE, FINE_TUNE)}
+    return (starting_over(suites[suite]),) if scratch else suites[suite]

@@ -1,0 +1,81 @@
+"""Linear probe: the network stays as it is, a new head is trained on what it sees.
+
+Shapes: n images, d features, k classes. All passes through the network are in eval mode, one for each image: the features are worked out
+once for each batch-norm setting and shared by all learning rates.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lockforge.audit.protocol import Attacker, Attempt, BatchNorm, Budget, Draw, Loot, Setting, trained
+from lockforge.engine.evaluate import logits_of, reestimate_batch_norm
+from lockforge.engine.fit import TensorFeed
+from lockforge.recipe import AuditRecipe
+from lockforge.spaces.counts import flops
+from lockforge.spaces.networks import CellNetwork
+
+FLAT = 1e-4  # least spread of a feature, in its own unit, by which it is divided
+
+
+class Body(nn.Module):
+    """A network without its head."""
+
+    def __init__(self, network: CellNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """What the head would see."""
+        return self.network.features(x)
+
+
+def settings(recipe: AuditRecipe) -> tuple[Setting, ...]:
+    """Adam at each rate, with the network's own batch-norm statistics and with the thief's."""
+    norms: tuple[BatchNorm, ...] = ("source", "re-estimated")
+    return tuple(Setting("adam", rate, norm) for norm in norms for rate in dict.fromkeys(recipe.probe_rates))
+
+
+def linear_probe(network: CellNetwork, loot: Loot, settings: Sequence[Setting], budget: Budget, draw: Draw) -> Iterator[Attempt]:
+    """Train a head for each setting on standardised features, then fold the standardisation into it.
+
+    With mean m and spread s of the training features, a head (w, b) on (f - m) / s is the head (w / s, b - sum w m / s) on f: the same
+    functions can be reached, and one learning rate suits every network.
+    """
+    budget = budget.of_head()
+    for norm in dict.fromkeys(setting.batch_norm for setting in settings):
+        body = copy.deepcopy(network)
+        if norm == "re-estimated":
+            reestimate_batch_norm(body, loot.train, device=budget.device)
+        seen, labels = logits_of(Body(body), loot.train, device=budget.device)
+        kept, kept_labels = logits_of(Body(body), loot.val, device=budget.device)
+        centre, spread = seen.mean(0), seen.std(0, correction=0).clamp_min(FLAT)
+        train = TensorFeed((seen - centre) / spread, labels)
+        val = TensorFeed((kept - centre) / spread, kept_labels)
+        passes = len(loot.train) * (2 if norm == "re-estimated" else 1)
+        for setting in (setting for setting in settings if setting.batch_norm == norm):
+            done = trained(network.head, (train, val), setting, budget, draw(setting))
+            yield Attempt(
+                setting=setting,
+                network=_with_head(body, done.module, centre, spread),
+                val_accuracy=done.val_accuracy,
+                steps=budget.steps,
+                operations=float(flops(network.architecture) * passes + 3 * network.head.weight.numel() * budget.seen(len(train))),
+                diverged=done.diverged,
+            )
+
+
+def _with_head(body: CellNetwork, head: nn.Module, centre: Float[Tensor, " d"], spread: Float[Tensor, " d"]) -> CellNetwork:
+    """A copy of the network that ends in this head, which was trained on (features - centre) / spread."""
+    probed = copy.deepcopy(body)
+    probed.head.load_state_dict(head.state_dict())
+    with torch.no_grad():
+        probed.head.weight.div_(spread)
+        probed.head.bias.sub_(probed.head.weight @ centre)
+    return probed
+
+
+LINEAR_PROBE = Attacker("linear-probe", linear_probe, settings)

@@ -1,0 +1,74 @@
+"""What the thief can start from: the release, its twin, the reference, empty networks, and an empty network passed off as the release."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lockforge.errors import DataError
+from lockforge.records import Architecture, Checkpoint, ImageSet, Start, Subjects
+from lockforge.runs import Files
+from lockforge.spaces.networks import CellNetwork, build, load
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """A network before any attack. `architecture` has the target's classes; `weights` is None for an empty network.
+
+    `scratch` networks are trained from nothing; all others, the dummy too, are attacked like the release.
+    """
+
+    name: Start
+    architecture: Architecture
+    weights: Mapping[str, Tensor] | None
+    scratch: bool
+
+    def network(self, generator: torch.Generator) -> CellNetwork:
+        """The network with a new head for the target's classes; the head, and all weights where there are none, from `generator`."""
+        empty = build(self.architecture, generator)
+        if self.weights is None:
+            return empty
+        body = {name: tensor for name, tensor in self.weights.items() if not name.startswith("head.")}
+        head = {f"head.{name}": tensor for name, tensor in empty.head.state_dict().items()}
+        return load(self.architecture, {**body, **head})
+
+
+def starting_points(subjects: Subjects, target: ImageSet, files: Files) -> tuple[tuple[StartingPoint, ...], dict[Start, Start]]:
+    """The starts that need attacking, and the others: {start: the earlier start that is the same network}.
+
+    Two trained starts are the same when architecture and weights are; two scratch starts when the architectures are.
+
+    Raises: DataError: the target's pictures have another shape than the networks take.
+    """
+    trained: tuple[tuple[Start, Checkpoint], ...] = (
+        ("release", subjects.release),
+        ("twin", subjects.twin),
+        ("reference", subjects.reference),
+    )
+    for name, checkpoint in trained:
+        if checkpoint.architecture.shape != target.shape:
+            raise DataError(
+                f"the {name} takes pictures of shape {checkpoint.architecture.shape}, the target's are {target.shape}",
+                hint="read the target in the source's shape: `data.size` and `data.channels` do that",
+            )
+    points: list[StartingPoint] = []
+    same_as: dict[Start, Start] = {}
+    first: dict[tuple[str, str], Start] = {}
+
+    def add(name: Start, checkpoint: Checkpoint, identity: str | None, *, scratch: bool) -> None:
+        architecture = checkpoint.architecture.model_copy(update={"classes": len(target.classes)})
+        key = (architecture.digest, name if identity is None else identity)
+        if key in first:
+            same_as[name] = first[key]
+            return
+        first[key] = name
+        empty = scratch or name == "dummy"
+        points.append(StartingPoint(name, architecture, None if empty else files.get_tensors(checkpoint.weights), scratch))
+
+    for name, checkpoint in trained:
+        add(name, checkpoint, checkpoint.weights.sha256, scratch=False)
+    add("scratch_release", subjects.release, "scratch", scratch=True)
+    add("scratch_reference", subjects.reference, "scratch", scratch=True)
+    add("dummy", subjects.release, None, scratch=False)
+    return tuple(points), same_as

@@ -1,0 +1,103 @@
+"""Who chooses, what he may see, and when the test split is touched."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from lockforge.audit.protocol import Attacker, Attempt, Budget, Draw, Item, Loot, Setting, Terms, attack
+from lockforge.randomness import torch_generator
+from lockforge.recipe import AuditRecipe
+from lockforge.spaces.networks import CellNetwork
+
+ITEM = Item("release", "fake", 5, 0)
+
+
+@dataclass
+class CountingTest:
+    """A test split of four images of class 1 that counts how often it is read."""
+
+    reads: int = 0
+
+    def __len__(self) -> int:
+        """Four images."""
+        return 4
+
+    def batches(self, *_given: object, **_named: object) -> Iterator[tuple[Float[Tensor, "k c h w"], Int64[Tensor, " k"]]]:
+        """All of them, once more."""
+        self.reads += 1
+        yield torch.zeros(4, 1, 6, 6), torch.ones(4, dtype=torch.int64)
+
+
+class Always(nn.Module):
+    """A network that always says one class."""
+
+    def __init__(self, label: int) -> None:
+        super().__init__()
+        self.label = label
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        """Sure of its class."""
+        return torch.eye(3)[self.label].repeat(len(x), 1)
+
+
+def settings(_recipe: AuditRecipe) -> tuple[Setting, ...]:
+    """Three settings."""
+    return tuple(Setting("adam", rate, "own") for rate in (0.1, 0.2, 0.3))
+
+
+def fake(_network: CellNetwork, _loot: Loot, settings: Sequence[Setting], budget: Budget, _draw: Draw) -> Iterator[Attempt]:
+    """Validation prefers the second setting; on the test split, where class 1 is right, only the third would score."""
+    for setting, label, val in zip(settings, (0, 2, 1), (0.5, 0.75, 0.25), strict=True):
+        yield Attempt(setting, Always(label), val, budget.steps, 7.0)
+
+
+def terms() -> Terms:
+    """Any terms."""
+    return Terms(AuditRecipe(), Budget(3, 8), partial(torch_generator, 0))
+
+
+def test_validation_chooses_and_the_test_split_is_read_once(loot: Loot) -> None:
+    """The choice is validation's even where the test split would have chosen otherwise; the other settings are never tested."""
+    test = CountingTest()
+    points = attack(ITEM, Attacker("fake", fake, settings), None, loot, test, terms())  # type: ignore[arg-type]  # fakes
+    assert test.reads == 1
+    assert [point.test_accuracy for point in points] == [None, 0.0, None]
+    assert [point.val_accuracy for point in points] == [0.5, 0.75, 0.25]
+
+
+def test_a_point_says_what_it_cost_and_where_it_stands(loot: Loot) -> None:
+    """Start, attacker, setting, grid, seed, images, steps and operations are the attempt's."""
+    points = attack(ITEM, Attacker("fake", fake, settings), None, loot, CountingTest(), terms())  # type: ignore[arg-type]  # fakes
+    point = points[0]
+    assert (point.start, point.attacker, point.images_per_class, point.seed) == ("release", "fake", 5, 0)
+    assert (point.setting, point.samples, point.steps, point.flops) == ("adam lr=0.1 bn=own", len(loot.train), 3, 7.0)
+
+
+def test_every_attack_draws_from_generators_of_its_own(loot: Loot) -> None:
+    """Another seed, fraction, start, attacker or setting: other draws; the same names: the same."""
+    drawn: list[int] = []
+
+    def draws(_network: CellNetwork, _loot: Loot, settings: Sequence[Setting], _budget: Budget, draw: Draw) -> Iterator[Attempt]:
+        for setting in settings:
+            drawn.append(draw(setting).initial_seed())
+            yield Attempt(setting, Always(0), 0.5, 1, 0.0)
+
+    items = (ITEM, Item("twin", "fake", 5, 0), Item("release", "other", 5, 0), Item("release", "fake", 1, 0), Item("release", "fake", 5, 1))
+    for item in (*items, ITEM):
+        attack(item, Attacker("draws", draws, settings), None, loot, CountingTest(), terms())  # type: ignore[arg-type]  # fakes
+    assert len(set(drawn)) == 15
+    assert drawn[-3:] == drawn[:3]
+
+
+@pytest.mark.parametrize(("images", "batch", "seen"), [(5, 5, 50), (64, 64, 640), (300, 64, 640)])
+def test_a_budget_is_in_steps_of_at_most_a_batch(images: int, batch: int, seen: int) -> None:
+    """Few images are all taken at every step."""
+    budget = Budget(10, 64)
+    recipe = budget.recipe(Setting("sgd", 0.1, "own"), images)
+    assert (recipe.steps, recipe.epochs, recipe.batch_size) == (10, None, batch)
+    assert budget.seen(images) == seen
