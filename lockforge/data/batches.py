@@ -1,0 +1,121 @@
+"""One split of a data set on a device, and batches of it: small pictures stay 8-bit on the device and are augmented there.
+
+Shapes: n pictures, c channels, h x w pixels, b pictures a batch. Normalised pixels are (pixel / 255 - mean) / std of a channel.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from lockforge.errors import IntegrityError
+from lockforge.records import ImageSet
+from lockforge.runs import Files
+
+_SPLITS = {"train": 0, "val": 1, "test": 2}
+Batch = tuple[Float[Tensor, "b c h w"], Int64[Tensor, " b"]]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One split: pictures, labels, and how pixels are normalised."""
+
+    images: UInt8[Tensor, "n c h w"]
+    labels: Int64[Tensor, " n"]
+    mean: Float[Tensor, " c"]
+    std: Float[Tensor, " c"]
+    classes: int
+
+    def __len__(self) -> int:
+        """Pictures."""
+        return len(self.labels)
+
+    def take(self, indices: Int64[Tensor, " k"]) -> "Pool":
+        """Some pictures, in that order."""
+        rows = indices.to(self.labels.device)
+        return Pool(self.images[rows], self.labels[rows], self.mean, self.std, self.classes)
+
+    def to(self, device: str) -> "Pool":
+        """The same on another device."""
+        return Pool(self.images.to(device), self.labels.to(device), self.mean.to(device), self.std.to(device), self.classes)
+
+    def pixels(self, indices: Int64[Tensor, " k"] | None = None) -> Float[Tensor, "k c h w"]:
+        """Normalised pixels of some pictures, or of all."""
+        return self._normalised(self.images if indices is None else self.images[indices.to(self.images.device)])
+
+    def batches(self, batch_size: int, generator: torch.Generator | None, *, crop: int = 0, flip: bool = False) -> Iterator[Batch]:
+        """One epoch.
+
+        Args: batch_size: pictures a batch. generator: of the CPU; it shuffles and augments, and a last short batch is dropped unless it is
+            the only one. None: all pictures in order, as they are. crop: pad with so many black pixels and cut the old size out anywhere.
+            flip: mirror half of the pictures.
+        """
+        count = len(self)
+        if generator is None:
+            for start in range(0, count, batch_size):
+                part = slice(start, start + batch_size)
+                yield self._normalised(self.images[part]), self.labels[part]
+            return
+        order = torch.randperm(count, generator=generator).to(self.images.device)
+        used = count // batch_size * batch_size or count
+        for start in range(0, used, batch_size):
+            rows = order[start : start + batch_size]
+            images = self.images[rows]
+            if crop:
+                images = random_crop(images, crop, generator)
+            if flip:
+                images = random_flip(images, generator)
+            yield self._normalised(images), self.labels[rows]
+
+    def _normalised(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        scale = (1 / (255 * self.std)).view(-1, 1, 1)
+        return images.float().mul_(scale).sub_((self.mean / self.std).view(-1, 1, 1))
+
+
+def random_crop(images: UInt8[Tensor, "b c h w"], padding: int, generator: torch.Generator) -> UInt8[Tensor, "b c h w"]:
+    """Each picture moved by -padding to padding pixels each way, uniformly; what comes in is black. The standard CIFAR augmentation."""
+    count, _, height, width = images.shape
+    offsets = torch.randint(2 * padding + 1, (2, count), generator=generator).to(images.device)
+    padded = functional.pad(images, (padding,) * 4)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # b c y x h w, a view
+    return windows[torch.arange(count, device=images.device), :, offsets[0], offsets[1]]
+
+
+def random_flip(images: UInt8[Tensor, "b c h w"], generator: torch.Generator) -> UInt8[Tensor, "b c h w"]:
+    """Each picture mirrored left to right with probability one half."""
+    mirrored = torch.rand(len(images), generator=generator).to(images.device) < 0.5
+    return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+
+
+def load_pool(images: ImageSet, split: Literal["train", "val", "test"], files: Files, *, device: str = "cpu") -> Pool:
+    """One split of a stored data set on a device.
+
+    Raises: IntegrityError: the stored pictures are gone, changed, or not as many as the record says.
+    """
+    stored = files.get_tensors(images.pixels)
+    rows = (stored["split"] == _SPLITS[split]).nonzero().flatten()
+    promised = getattr(images.counts, split)
+    if len(rows) != promised or tuple(stored["images"].shape[1:]) != images.shape:
+        raise IntegrityError(
+            f"{files.path(images.pixels)} holds {len(rows)} {split} pictures of shape {tuple(stored['images'].shape[1:])}, "
+            f"not {promised} of shape {images.shape}",
+            hint="the record belongs to other pictures: read the data again",
+        )
+    pool = Pool(stored["images"][rows], stored["labels"][rows], torch.tensor(images.mean), torch.tensor(images.std), len(images.classes))
+    return pool.to(device)
+
+
+def few(pool: Pool, per_class: int, generator: torch.Generator) -> Int64[Tensor, " k"]:
+    """Indices of so many pictures of each class, drawn without replacement, class after class; a smaller class gives all it has.
+
+    Args: per_class: 0 is all pictures, in order.
+    """
+    if per_class == 0:
+        return torch.arange(len(pool))
+    order = torch.randperm(len(pool), generator=generator)
+    labels = pool.labels.cpu()[order]
+    return torch.cat([order[labels == label][:per_class] for label in range(pool.classes)])

@@ -1,0 +1,136 @@
+"""What readers give: decoded pictures, their labels, their content hashes, and the split they came with.
+
+Shapes: n pictures, h x w pixels, c channels (1 grey, 3 colour); pixels are 8-bit, 0 black, 255 white.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt8
+
+from lockforge.data.resize import bring_to
+from lockforge.errors import DataError, ResourceError
+from lockforge.recipe import DataRecipe
+
+TRAIN, VAL, TEST, UNDECIDED = 0, 1, 2, 255
+MOST_PIXELS = 50_000_000  # of one picture, checked before it is decoded
+MOST_BYTES = 4 * 2**30  # of one data set in memory
+SMALLEST, LARGEST = 4, 512  # side in pixels of what networks are given
+_SHOWN = 20
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A data set in one shape. `content` is of the picture before resizing; `split` is 0 train, 1 val, 2 test, 255 undecided."""
+
+    images: UInt8[np.ndarray, "n c h w"]
+    labels: Int64[np.ndarray, " n"]
+    content: UInt8[np.ndarray, "n 16"]
+    split: UInt8[np.ndarray, " n"]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Pictures in all splits."""
+        return len(self.labels)
+
+    def take(self, rows: Int64[np.ndarray, " k"] | Bool[np.ndarray, " n"]) -> "Pictures":
+        """Some rows, by index or by mask."""
+        return Pictures(self.images[rows], self.labels[rows], self.content[rows], self.split[rows], self.classes)
+
+    def keys(self) -> np.ndarray:
+        """The content hashes as one sortable 16-byte value each."""
+        return np.ascontiguousarray(self.content).view("S16").ravel()
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A data set as it was stored, all pictures in one shape, before any resizing."""
+
+    images: UInt8[np.ndarray, "n h w c"]
+    labels: Int64[np.ndarray, " n"]
+    split: UInt8[np.ndarray, " n"]
+    classes: tuple[str, ...]
+
+
+def content_hashes(images: UInt8[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n 16"]:
+    """BLAKE2b-128 of each picture's size and pixels; a colour picture whose channels are all equal counts as the grey picture it shows.
+
+    >>> grey = np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1)
+    >>> bool((content_hashes(grey) == content_hashes(grey.repeat(3, axis=3))).all())
+    True
+    """
+    n, height, width, _ = images.shape
+    hashes = np.empty((n, 16), np.uint8)
+    for row, picture in enumerate(images):
+        kept = picture[..., :1] if (picture == picture[..., :1]).all() else picture
+        made = hashlib.blake2b(f"{height}x{width}x{kept.shape[-1]}:".encode(), digest_size=16)
+        made.update(kept.tobytes())
+        hashes[row] = np.frombuffer(made.digest(), np.uint8)
+    return hashes
+
+
+def wanted_shape(own: Shape, recipe: DataRecipe, like: Shape | None) -> Shape:
+    """The (c, h, w) a set is brought to: `like`, or what the recipe says, or its own.
+
+    Raises: DataError: its own size is not one that networks are given.
+    """
+    if like is not None:
+        return like
+    channels, height, width = own
+    if recipe.size is not None:
+        height = width = recipe.size
+    if not (min(height, width) >= SMALLEST and max(height, width) <= LARGEST):
+        raise DataError(
+            f"pictures of {height} x {width} pixels (height x width) are outside {SMALLEST} to {LARGEST}",
+            hint="give data.size, for instance --set data.size=32",
+        )
+    return recipe.channels or channels, height, width
+
+
+def check_memory(count: int, shape: Shape) -> None:
+    """Refuse a set that would not fit.
+
+    Raises: ResourceError: more than 4 GiB once decoded.
+    """
+    needed = count * shape[0] * shape[1] * shape[2]
+    if needed > MOST_BYTES:
+        raise ResourceError(
+            f"{count} pictures of shape {shape} need {needed / 2**30:.1f} GiB; at most {MOST_BYTES // 2**30} GiB are held in memory",
+            hint="give a smaller data.size or a part of the data",
+        )
+
+
+def finish(decoded: Decoded, recipe: DataRecipe, like: Shape | None) -> Pictures:
+    """Hash the pictures as stored, then bring them to the wanted shape.
+
+    Raises: DataError: see `wanted_shape`. ResourceError: see `check_memory`.
+    """
+    n, height, width, channels = decoded.images.shape
+    shape = wanted_shape((channels, height, width), recipe, like)
+    check_memory(n, shape)
+    return Pictures(bring_to(decoded.images, shape), decoded.labels, content_hashes(decoded.images), decoded.split, decoded.classes)
+
+
+def class_faults(classes: Sequence[str]) -> Iterable[str]:
+    """What is wrong with a set's class names."""
+    if len(classes) < 2:
+        yield f"{len(classes)} class(es) with pictures ({', '.join(map(repr, classes)) or 'none'}); at least 2 are needed"
+    for name in sorted({name for name in classes if classes.count(name) > 1}):
+        yield f"the class name {name!r} is given twice"
+    for name in classes:
+        if not name or not name.isprintable():
+            yield f"{name!r} is not a class name: it must be printable text"
+
+
+def refuse(place: str, faults: Sequence[str], hint: str) -> None:
+    """Raise all faults of one data set together, the first twenty in words.
+
+    Raises: DataError: there are faults.
+    """
+    if faults:
+        more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
+        raise DataError(f"{place} cannot be used: {len(faults)} fault(s)", faults=[*faults[:_SHOWN], *more], hint=hint)
