@@ -1,0 +1,72 @@
+"""One JSON line a benchmark: its figures with the circumstances they were measured in.
+
+A benchmark is `python -m tests.benchmarks.NAME [--save] [--repeats N] [--threads N] [--device cpu|cuda]`. It checks first that the ways it
+compares give the same answers, then runs them by turns, so that a slow minute of the machine meets all of them.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from lockforge.engine.device import choose_device, describe, set_threads
+
+FOLDER = Path(__file__).parent.parent.parent / "docs" / "benchmarks"
+_KEPT = ("cpu", "gpu", "torch", "python", "threads")
+
+
+def arguments(about: str | None, *, repeats: int) -> argparse.Namespace:
+    """The options that every benchmark has; threads are set and the device is checked."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--save", action="store_true", help="append the line to docs/benchmarks/NAME.jsonl")
+    parser.add_argument("--repeats", type=int, default=repeats, help="how often each way runs; the median counts")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
+    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda")
+    given = parser.parse_args()
+    set_threads(given.threads)
+    given.device = choose_device(given.device)
+    return given
+
+
+def by_turns(ways: Mapping[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
+    """The median seconds of each way; each repeat runs all of them once, and the device is idle at both ends of each."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            _wait(device)
+            started = time.perf_counter()
+            way()
+            _wait(device)
+            seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def write_line(bench: str, given: argparse.Namespace, figures: Mapping[str, object]) -> str:
+    """Print the line of a benchmark and, with `--save`, append it to docs/benchmarks/NAME.jsonl; numbers are kept to four digits."""
+    described = describe()
+    circumstances = {name: described[name] for name in _KEPT if described[name] != "none"} | {"threads": torch.get_num_threads()}
+    line = {
+        "bench": bench,
+        "date": datetime.now(UTC).date().isoformat(),
+        "device": given.device,
+        **circumstances,
+        "repeats": given.repeats,
+        **{name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in figures.items()},
+    }
+    text = json.dumps(line)
+    print(text)
+    if given.save:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        with (FOLDER / f"{bench}.jsonl").open("a") as out:
+            out.write(text + "\n")
+    return text

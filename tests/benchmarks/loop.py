@@ -1,0 +1,133 @@
+"""Batches per second of our training loop against a plain DataLoader loop: same network, data, augmentation, optimiser and schedule.
+
+4,096 colour pictures of 32 px (CIFAR-10 where it is, else noise), the skeleton of recipe `cifar10-cpu`, batches of 128, one pass a repeat.
+The plain loop crops, mirrors and normalises each picture in the Dataset, in torch; with no and with two worker processes, kept alive
+between passes. `channels_last` is the plain loop on a network whose kernels have the memory order that `spaces.build` gives them;
+the other plain loops have torch's usual order.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+from lockforge.data.batches import Pool
+from lockforge.engine.fit import Bench, fit
+from lockforge.engine.schedule import learning_rate
+from lockforge.randomness import torch_generator
+from lockforge.recipe import FitRecipe
+from lockforge.records import Architecture, Cell
+from lockforge.spaces.networks import build
+from tests.benchmarks.line import arguments, by_turns, write_line
+
+COUNT = 4096
+RECIPE = FitRecipe(epochs=1, batch_size=128, learning_rate=0.1, crop=4, flip=True)
+CELL = Cell.parse("|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|skip_connect~0|nor_conv_3x3~1|avg_pool_3x3~2|")
+ARCHITECTURE = Architecture(space="nasbench201", cell=CELL, stem_channels=16, cells_per_stage=1, classes=10, shape=(3, 32, 32))
+SHARED = Path(os.environ.get("LOCKFORGE_DATA", Path(__file__).parents[3] / "shared" / "data")) / "images" / "cifar10.npz"
+MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
+
+
+class PlainPictures(Dataset[tuple[Tensor, int]]):
+    """Pictures augmented one by one, as data sets usually are."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.images, self.labels = pool.images, pool.labels
+        self.mean, self.std = pool.mean.view(3, 1, 1), pool.std.view(3, 1, 1)
+
+    def __len__(self) -> int:
+        """Pictures."""
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """One picture: padded, cropped, perhaps mirrored, scaled, normalised."""
+        padded = functional.pad(self.images[index], (4, 4, 4, 4))
+        top, left, mirror = (int(torch.randint(most, ())) for most in (9, 9, 2))
+        picture = padded[:, top : top + 32, left : left + 32]
+        picture = picture.flip(2) if mirror else picture
+        return (picture.float() / 255 - self.mean) / self.std, int(self.labels[index])
+
+
+def pictures() -> tuple[Pool, str]:
+    """The pool, and what it is."""
+    if SHARED.is_file():
+        with np.load(SHARED) as stored:
+            images, labels = stored["x_train"][:COUNT], stored["y_train"][:COUNT]
+        return _pool(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels).long().flatten()), "cifar10"
+    draws = torch_generator(0, "benchmark", "noise")
+    images = torch.randint(256, (COUNT, 3, 32, 32), generator=draws).to(torch.uint8)
+    return _pool(images, torch.randint(10, (COUNT,), generator=draws)), "noise"
+
+
+def _pool(images: Tensor, labels: Tensor) -> Pool:
+    return Pool(images, labels, torch.tensor(MEAN), torch.tensor(STD), 10)
+
+
+def network(*, usual_order: bool) -> nn.Module:
+    """The same network each time; with torch's usual memory order, or as it is built."""
+    net = build(ARCHITECTURE, torch_generator(0, "benchmark", "network"))
+    return net.to(memory_format=torch.contiguous_format) if usual_order else net
+
+
+def ours(pool: Pool, device: str) -> float:
+    """One pass through `fit`; the mean loss."""
+    fitted = fit(network(usual_order=False), pool, RECIPE, generator=torch_generator(0, "benchmark"), bench=Bench(device=device))
+    return fitted.history[0].loss
+
+
+def plain(batches: Callable[[], Iterator[list[Tensor]]], device: str, *, usual_order: bool) -> float:
+    """One pass as it is usually written; the mean loss."""
+    net = network(usual_order=usual_order).to(device).train()
+    groups = [
+        {"params": [p for p in net.parameters() if p.dim() > 1], "weight_decay": RECIPE.weight_decay},
+        {"params": [p for p in net.parameters() if p.dim() <= 1]},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=RECIPE.learning_rate, momentum=RECIPE.momentum, nesterov=True)
+    total, steps = 0.0, COUNT // RECIPE.batch_size
+    for step, (images, labels) in enumerate(batches()):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps, RECIPE)
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(net(images.to(device)), labels.to(device))
+        loss.backward()
+        optimizer.step()
+        total += loss.item()
+    return total / steps
+
+
+def main() -> None:
+    """Same losses first, then the clock."""
+    given = arguments(__doc__, repeats=7)
+    pool, data = pictures()
+    options = {"batch_size": RECIPE.batch_size, "shuffle": True, "drop_last": True, "generator": torch_generator(0, "benchmark", "order")}
+    alone = DataLoader(PlainPictures(pool), **options)
+    helped = DataLoader(PlainPictures(pool), num_workers=2, persistent_workers=True, **options)
+    device = given.device
+    here = pool.to(device)
+    ways: dict[str, Callable[[], float]] = {
+        "ours": partial(ours, here, device),
+        "plain_0_workers": partial(plain, lambda: iter(alone), device, usual_order=True),
+        "plain_2_workers": partial(plain, lambda: iter(helped), device, usual_order=True),
+        "channels_last_0_workers": partial(plain, lambda: iter(alone), device, usual_order=False),
+    }
+    losses = {name: way() for name, way in ways.items()}  # also the warm-up
+    if max(losses.values()) - min(losses.values()) > 0.1:
+        raise SystemExit(f"the loops do not train alike: mean losses of the first pass {losses}")
+    batches = COUNT // RECIPE.batch_size
+    rates = {name: batches / seconds for name, seconds in by_turns(ways, given.repeats, device).items()}
+    figures: dict[str, object] = {"data": data, "pictures": COUNT, "batch_size": RECIPE.batch_size, "batches": batches}
+    figures |= {f"loss_{name}": float(loss) for name, loss in losses.items()}
+    figures |= {f"{name}_batches_per_s": rate for name, rate in rates.items()}
+    figures["speedup"] = rates["ours"] / max(rates["plain_0_workers"], rates["plain_2_workers"])
+    figures["speedup_same_memory_order"] = rates["ours"] / rates["channels_last_0_workers"]
+    write_line("loop", given, figures)
+
+
+if __name__ == "__main__":
+    main()
