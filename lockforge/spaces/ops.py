@@ -101,10 +101,10 @@ class CellBlock(nn.Module):
         pooled: list[Tensor | None] = [None] * NODES
         for node, steps in enumerate(self.plan, start=1):
             total: Tensor | None = None
-            for index, source, op, of_zeros in steps:
+            for index, source, op, _ in steps:
                 name = str(index)
                 value = nodes[source]
-                if of_zeros or value is None:
+                if value is None:
                     term = edges[name].bn(self.zeros(x))  # type: ignore[operator]  # only a ConvBN is planned behind a zero node
                 elif name in edges:
                     hot = rectified[source]
