@@ -319,6 +319,7 @@ def test_parity_allows_rounding_and_nothing_else() -> None:
     ours = np.array([[100.0, 0.0]], dtype=np.float32)
     assert compare(ours, ours + np.array([[9e-4, 9e-6]], dtype=np.float32)).same
     assert not compare(ours, ours + np.array([[0.0, 1.2e-5]], dtype=np.float32)).same
+    assert not compare(ours, ours + np.array([[1.2e-3, 0.0]], dtype=np.float32)).same
     assert not compare(ours, ours[:, :1]).same
     assert not compare(ours, np.full_like(ours, np.nan)).same
     assert np.array_equal(probe_inputs(1, 2, (1, 4, 4)), probe_inputs(1, 2, (1, 4, 4)))

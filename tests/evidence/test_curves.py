@@ -128,6 +128,12 @@ def test_a_release_worse_than_nothing_gives_r_one_and_a_negative_slc_area(
     assert [entry.normalised.mean for entry in found.slc if entry.start == "release"] == pytest.approx([-0.3, -0.3])
 
 
+def test_slc_areas_are_against_scratch_on_the_released_architecture(flat: Truth, simulate: Simulate, rng: np.random.Generator) -> None:
+    """Empty networks reach .4 on the released architecture and .5 on the reference's: .6 - .4 counts, as in the paper."""
+    found = measure(simulate({**flat, "scratch_reference": (0.5,) * 3}, rng))
+    assert [entry.normalised.mean for entry in found.slc if entry.start == "release"] == pytest.approx([0.2, 0.2])
+
+
 def test_a_twin_that_is_the_release_gives_exactly_zero(flat: Truth, simulate: Simulate, rng: np.random.Generator) -> None:
     """Without points of its own the twin is the release: R against it is 0 to the last bit, and the reason names the missing lock."""
     truth = {start: curve for start, curve in flat.items() if start != "twin"}

@@ -142,6 +142,7 @@ def test_a_start_may_only_stand_for_the_same_network(audited: TransferAudit) -> 
     assert said(reference="release") == ("reference is said to be release, which is another network",)
     assert len(said(scratch_reference="scratch_release")) == 1
     assert len(said(dummy="scratch_release")) == 1
+    assert len(said(dummy="dummy")) == 1
     assert len(said(twin="scratch_release")) == 1
     alike = subjects.model_copy(update={"reference": checkpoint("2")})
     assert start_faults(audited.model_copy(update={"same_as": {"scratch_reference": "scratch_release"}}), alike) == ()

@@ -189,6 +189,19 @@ def test_no_malformed_bundle_gives_a_traceback(text: str | bytes, release: Path,
     assert "\n" not in caught.value.message
 
 
+def test_another_spelling_of_the_same_signature_is_refused(release: Path, key: PrivateKey) -> None:
+    """Base64 leaves bits unused before its padding; setting them decodes to the same bytes and is still an edit."""
+    while not (text := json.loads((release / "model.sig").read_text())["dsseEnvelope"]["signatures"][0]["sig"]).endswith("="):
+        sign_folder(release, key)
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    body = text.rstrip("=")
+    other = body[:-1] + alphabet[alphabet.index(body[-1]) + 1] + text[len(body) :]
+    assert base64.b64decode(other) == base64.b64decode(text)
+    (release / "model.sig").write_text((release / "model.sig").read_text().replace(text, other))
+    with pytest.raises(IntegrityError, match="another way"):
+        verify_folder(release, key.public_key())
+
+
 def test_a_certificate_bundle_is_named_as_such(release: Path, key: PrivateKey) -> None:
     """Certificates are for the stock tool, and the hint says so."""
     bundle = json.loads((release / "model.sig").read_text())
