@@ -3,6 +3,7 @@
 Each check is made with what the checks before it left trustworthy: nothing is run from a release whose bytes are not what they were.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from lockforge.errors import IntegrityError, RecipeError
+from lockforge.evidence.curves import overall
 from lockforge.evidence.faults import checkpoint_faults, faults_of, first_of, start_faults, unlike
 from lockforge.evidence.manifest import SIGNATURE, Manifest, check_manifest, hash_folder, read_limited, read_manifest
 from lockforge.evidence.signing import PublicKey, load_public, verify_folder
@@ -144,10 +146,28 @@ def _report(release: _Release) -> str:
         faults = unlike(report.recipe, beside.model_dump(mode="json"), "recipe") if beside != recipe else []
         if faults:
             raise IntegrityError("recipe.yaml is another recipe than the report's", faults=faults)
+    _same_source(release)
     targets = [images.digest for images in report.roles.targets]
     if [audit.target for audit in report.audits] != targets:
         raise IntegrityError(f"the report has {len(report.audits)} audits, which are not of its {len(targets)} targets in order")
     return f"{len(report.audits)} audited target(s), suite {recipe.audit.suite}"
+
+
+def _same_source(release: _Release) -> None:
+    """labels.json and preprocessing.json say what the report says of the source."""
+    source = release.report.roles.source
+    told = {"labels.json": list(source.classes), "preprocessing.json": {"mean": list(source.mean), "std": list(source.std)}}
+    for name, wanted in told.items():
+        if name not in release.found:
+            continue
+        try:
+            found = json.loads(read_limited(release.folder / name))
+        except (ValueError, RecursionError) as error:
+            raise IntegrityError(f"{name} is not JSON") from error
+        if isinstance(wanted, dict) and isinstance(found, dict):
+            found = {key: found.get(key) for key in wanted}
+        if found != wanted:
+            raise IntegrityError(f"{name} says something else of the source than the report")
 
 
 def _figures(release: _Release) -> str:
@@ -157,6 +177,7 @@ def _figures(release: _Release) -> str:
         faults += [f"{name}: {fault}" for fault in (*start_faults(audit, report.subjects), *faults_of(audit))]
     for name in ("release", "twin", "reference"):
         faults += checkpoint_faults(getattr(report.subjects, name), name)
+    faults += unlike(report.verdict, overall([audit.verdict for audit in report.audits]), "verdict")
     faults += _rank_gaps(report, release.recipe.search.source_weight)
     if faults:
         raise IntegrityError(first_of(faults))

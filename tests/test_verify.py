@@ -107,6 +107,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole = report(Recipe(), checkpoint(plans[Op.conv1x1], weights), checkpoint(plans[Op.skip], FileRef(sha256="3" * 64, size=1)))
     (folder / "report.json").write_text(whole.to_json())
     (folder / "recipe.yaml").write_text(template())
+    (folder / "labels.json").write_text('["a", "b"]')
+    (folder / "preprocessing.json").write_text('{"mean": [0.5], "std": [0.2], "scale": "to [0, 1]"}')
     sign_folder(folder, new_key(place / "key"))
     return place
 
@@ -250,6 +252,7 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str, str]] = {
     "a better R": (lambda t: set_measure(t, "removed_vs_reference", 0.99), "figures", "target-1: measures.removed_vs_reference.mean"),
     "a kinder verdict": (lambda t: t["audits"][0]["verdict"].update(word="delays"), "figures", "verdict.word"),
     "a better accuracy": (lambda t: t["subjects"]["release"].update(test_accuracy=0.9), "figures", "release.test_accuracy"),
+    "a kinder verdict over all": (lambda t: t.update(verdict="protects under this suite"), "figures", "verdict: the report says"),
     "another rank gap": (lambda t: t["search"]["candidates"][1].update(rank_gap=99.0), "figures", "search.candidates.1.rank_gap"),
     "a hidden reference": (rename_reference, "figures", "reference is said to be release, which is another network"),
     "an accuracy above 1": (lambda t: t["audits"][0]["points"][0].update(val_accuracy=1.5), "report", "val_accuracy"),
@@ -283,6 +286,18 @@ def test_no_malformed_report_gives_a_traceback(text: str, release: Path, made: P
     found = failing(verify_release(release, made / "key.pub"))
     assert "not a Report record" in found["report"]
     assert found["figures"] == found["weights"] == found["parity"] == "not checked, since the report failed"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("labels.json", '["b", "a"]'), ("labels.json", "{"), ("labels.json", "{}"), ("preprocessing.json", "[" * 9999),
+     ("preprocessing.json", '{"mean": [0.5]}'), ("preprocessing.json", '{"mean": [0.5], "std": [0.1]}')],
+)  # fmt: skip
+def test_swapped_labels_and_other_preprocessing_are_caught(name: str, text: str, release: Path, made: Path, sign_again: Edit) -> None:
+    """What a user feeds and reads must be what was audited: class order, mean and deviation."""
+    (release / name).write_text(text)
+    sign_again(release)
+    assert name in failing(verify_release(release, made / "key.pub", parity=False))["report"]
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff" * 32, (4 << 30).to_bytes(8, "little") + b"{}"])

@@ -28,6 +28,7 @@ ENVELOPES: Mapping[str, tuple[Start, ...]] = {
 WORTH_PROTECTING = 0.02  # least mean advantage of the unlocked model, in accuracy, for R to be defined
 PROTECTS = 0.75  # least lower bound of R for "protects under this suite"
 DUMMY_MARGIN = 0.05  # how far the interval of the dummy's R may lie from 1
+WORST_FIRST = ("no protection", "indicative only", "delays", "nothing to protect", "protects under this suite")
 
 _GridValue = tuple[int, int]  # images per class (0 is all), images in all
 
@@ -295,3 +296,13 @@ def verdict(measures: Measures, suite: str) -> AuditVerdict:
     if figure.low >= PROTECTS:
         return AuditVerdict(word="protects under this suite", reason=f"{said}: its lower end reaches {PROTECTS}")
     return AuditVerdict(word="delays", reason=f"{said}: its lower end is above 0 and below {PROTECTS}")
+
+
+def overall(verdicts: Sequence[AuditVerdict]) -> str:
+    """The worst verdict over several targets, in words.
+
+    >>> overall([AuditVerdict(word="delays", reason=""), AuditVerdict(word="no protection", reason="")]), overall([])
+    ('no protection', 'not audited')
+    """
+    said = {verdict.word for verdict in verdicts}
+    return next((word for word in WORST_FIRST if word in said), "not audited")
