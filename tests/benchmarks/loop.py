@@ -105,9 +105,9 @@ def main() -> None:
     """Same losses first, then the clock."""
     given = arguments(__doc__, repeats=7)
     pool, data = pictures()
-    options = {"batch_size": RECIPE.batch_size, "shuffle": True, "drop_last": True, "generator": torch_generator(0, "benchmark", "order")}
-    alone = DataLoader(PlainPictures(pool), **options)
-    helped = DataLoader(PlainPictures(pool), num_workers=2, persistent_workers=True, **options)
+    order = torch_generator(0, "benchmark", "order")
+    loader = partial(DataLoader, PlainPictures(pool), RECIPE.batch_size, shuffle=True, drop_last=True, generator=order)
+    alone, helped = loader(), loader(num_workers=2, persistent_workers=True)
     device = given.device
     here = pool.to(device)
     ways: dict[str, Callable[[], float]] = {
