@@ -12,7 +12,7 @@ from lockforge.spaces import nasbench201, space, transnas101
 from lockforge.spaces.cells import cell_of
 
 PREFIX = f"64-{transnas101.MACRO}-"
-_TRANSNAS = re.compile(rf"{PREFIX}([0-3])_([0-3]{{2}})_([0-3]{{3}})", re.ASCII)
+_TRANSNAS = re.compile(rf"{PREFIX}([0-3])_([0-3]{{2}})_([0-3]{{3}})")
 
 
 def spell(cell: Cell, name: str) -> str:
