@@ -122,15 +122,18 @@ def unlike(said: Any, found: Any, where: str) -> list[str]:
 def start_faults(audit: TransferAudit, subjects: Subjects) -> tuple[str, ...]:
     """Starts that stand for others although they are not the same network.
 
-    Trained starts are the same when weights and cell are; empty ones when their cell is; the dummy is always on its own.
+    Trained starts are the same when weights and architecture are; empty ones when their architecture is, whatever its head, since each
+    start gets a head for the target's classes; the dummy is always on its own.
     """
     trained = {"release": subjects.release, "twin": subjects.twin, "reference": subjects.reference}
     empty = {"scratch_release": subjects.release, "scratch_reference": subjects.reference}
 
     def identity(start: Start) -> tuple[str, str] | None:
-        if start in trained:
-            return trained[start].architecture.digest, trained[start].weights.sha256
-        return (empty[start].architecture.digest, "empty") if start in empty else None
+        if start not in trained and start not in empty:
+            return None
+        checkpoint = trained[start] if start in trained else empty[start]
+        headless = checkpoint.architecture.model_copy(update={"classes": audit.classes})
+        return headless.digest, checkpoint.weights.sha256 if start in trained else "empty"
 
     def unequal(start: Start, other: Start) -> bool:
         return identity(start) is None or identity(start) != identity(other)

@@ -132,7 +132,7 @@ def test_a_checkpoints_accuracy_follows_from_its_confusion_matrix() -> None:
 
 
 def test_a_start_may_only_stand_for_the_same_network(audited: TransferAudit) -> None:
-    """A twin with the release's weights may be left out, one with others may not; empty networks share by their cell; the dummy never."""
+    """A twin with the release's weights may be left out, one with others may not; empty networks share by their body; the dummy never."""
     subjects = Subjects(release=checkpoint("1"), twin=checkpoint("1"), reference=checkpoint("2", Op.skip))
 
     def said(**same_as: str) -> tuple[str, ...]:
@@ -144,8 +144,10 @@ def test_a_start_may_only_stand_for_the_same_network(audited: TransferAudit) -> 
     assert len(said(dummy="scratch_release")) == 1
     assert len(said(dummy="dummy")) == 1
     assert len(said(twin="scratch_release")) == 1
-    alike = subjects.model_copy(update={"reference": checkpoint("2")})
-    assert start_faults(audited.model_copy(update={"same_as": {"scratch_reference": "scratch_release"}}), alike) == ()
+    plan = checkpoint().architecture
+    for alike in (checkpoint("2"), checkpoint("2", architecture=plan.model_copy(update={"classes": 5}))):
+        same = subjects.model_copy(update={"reference": alike})
+        assert start_faults(audited.model_copy(update={"same_as": {"scratch_reference": "scratch_release"}}), same) == ()
 
 
 def test_the_points_of_the_fixture_are_as_an_audit_leaves_them(audited: TransferAudit) -> None:
