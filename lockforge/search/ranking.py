@@ -1,0 +1,58 @@
+"""Copeland ranking: ask the predictor about every pair of cells on every task, count wins.
+
+Shapes: k cells, t tasks, d entries of an embedding. A question is one unordered pair on one task; rank 0 is best.
+Differs: the paper's Algorithm 2, read literally, ranks the cell with the most wins last; best first is meant.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from lockforge.records import Cell
+from lockforge.search.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """`ranks[i]` of cell i (0 = best), the wins they follow from, and how many questions that took."""
+
+    ranks: Int64[np.ndarray, " k"]
+    wins: Int64[np.ndarray, " k"]
+    questions: int
+
+
+def rank(predictor: Predictor, cells: Sequence[Cell], vectors: Float[np.ndarray, "t d"]) -> Ranking:
+    """Rank cells over one or several tasks: all pairs at once, the wins of all tasks added.
+
+    A pair whose logit is exactly 0 (a cell beside itself) gives neither a win. Equal wins: the spelling of the cell decides, then its place
+    in the list, so that the ranking of different cells does not depend on their order.
+    """
+    return from_logits(cells, predictor.ask_all(cells, vectors))
+
+
+def rank_one_by_one(predictor: Predictor, cells: Sequence[Cell], vectors: Float[np.ndarray, "t d"]) -> Ranking:
+    """The same ranking, one question after another: what `rank` is tested and measured against."""
+    return from_logits(cells, ask_one_by_one(predictor, cells, vectors))
+
+
+def ask_one_by_one(predictor: Predictor, cells: Sequence[Cell], vectors: Float[np.ndarray, "t d"]) -> Float[np.ndarray, "t k k"]:
+    """Logits of all ordered pairs, a forward pass for each unordered one."""
+    logits = np.zeros((len(vectors), len(cells), len(cells)), dtype=np.float32)
+    for z, vector in enumerate(vectors):
+        for i, first in enumerate(cells):
+            for j in range(i + 1, len(cells)):
+                logits[z, i, j] = predictor.ask([first], [cells[j]], vector[None])[0]
+                logits[z, j, i] = -logits[z, i, j]
+    return logits
+
+
+def from_logits(cells: Sequence[Cell], logits: Float[np.ndarray, "t k k"]) -> Ranking:
+    """Copeland: a cell's wins over all others on all tasks, best first."""
+    t, k, _ = logits.shape
+    wins = (logits > 0).sum(axis=(0, 2)).astype(np.int64)
+    order = sorted(range(k), key=lambda i: (-int(wins[i]), str(cells[i]), i))
+    ranks = np.empty(k, dtype=np.int64)
+    ranks[order] = np.arange(k)
+    return Ranking(ranks, wins, t * k * (k - 1) // 2)

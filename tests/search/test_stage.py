@@ -1,0 +1,170 @@
+"""The whole search on real digits with a predictor of random weights: what it chooses, what it may see, how it resumes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lockforge.errors import DataError, IntegrityError, OutcomeError, RecipeError
+from lockforge.randomness import numpy_generator
+from lockforge.recipe import FitRecipe, NetworkRecipe, SearchRecipe, ShortlistRecipe
+from lockforge.records import ImageSet, SearchResult, TaskEmbedding
+from lockforge.runs import Work
+from lockforge.search import stage as room
+from lockforge.search.predictor import Predictor
+from lockforge.search.stage import search_cell
+from lockforge.spaces.isomorphism import network_key
+
+NETWORK = NetworkRecipe(space="nasbench201", stem_channels=4, cells_per_stage=1)
+SHORT = ShortlistRecipe(cells=2, fit=FitRecipe(steps=4, batch_size=32))
+RECIPE = SearchRecipe(steps=6, history=8, simulated=4, cosine=0.97, shortlist=SHORT)
+
+
+@pytest.fixture(autouse=True)
+def packaged(monkeypatch: pytest.MonkeyPatch, toy: Callable[..., Predictor]) -> None:
+    """The toy stands in for the shipped predictor."""
+    monkeypatch.setattr(room, "load_predictor", toy)
+
+
+@pytest.fixture
+def embeddings(digits: ImageSet, other_digits: ImageSet, embedding: Callable[..., TaskEmbedding]) -> tuple[TaskEmbedding, TaskEmbedding]:
+    """Of the source and of an auxiliary set."""
+    vectors = numpy_generator(0, "stage").exponential(size=(2, 12))
+    return embedding(vectors[0], images=digits.digest), embedding(vectors[1], images=other_digits.digest)
+
+
+Embeddings = tuple[TaskEmbedding, TaskEmbedding]
+
+
+def unknown(digits: ImageSet, embeddings: Embeddings, recipe: SearchRecipe, work: Work) -> SearchResult:
+    """A search that knows nothing but the source."""
+    return search_cell(digits, (), embeddings[:1], NETWORK, recipe, work=work)
+
+
+def test_the_best_measured_cell_of_each_list_is_chosen(digits: ImageSet, embeddings: Embeddings, work: Work) -> None:
+    """Chosen is the most accurate of the lock's list, reference of the list made without the lock; every cell was measured once."""
+    found = unknown(digits, embeddings, RECIPE, work)
+    assert found.scheme == "TU"
+    for name, list_name in (("chosen", "predictor, lock"), ("reference", "predictor, source only")):
+        listed = [candidate for candidate in found.candidates if list_name in candidate.judged_by]
+        best = max(candidate.source_accuracy for candidate in listed if candidate.source_accuracy is not None)
+        picked = next(candidate for candidate in listed if candidate.cell == getattr(found, name).cell)
+        assert picked.source_accuracy == best
+        assert len(listed) == 2
+        assert len({network_key(candidate.cell, "nasbench201") for candidate in listed}) == 2
+    assert len(list(work.folder.glob("measured-*.json"))) == len(found.candidates) == len({c.cell for c in found.candidates})
+    assert all(c.rank_gap == (c.target_rank or 0) - 2 * c.source_rank for c in found.candidates)
+    assert np.allclose(found.source_cosines, 0.97, atol=1e-6)
+    assert found.questions > 0
+
+
+def test_the_same_question_has_the_same_answer(digits: ImageSet, embeddings: Embeddings, work: Work) -> None:
+    """Byte for byte, also when global random states differ."""
+    first = unknown(digits, embeddings, RECIPE, work)
+    for path in work.folder.glob("measured-*.json"):
+        path.unlink()
+    torch.manual_seed(99)
+    assert unknown(digits, embeddings, RECIPE, work).to_json() == first.to_json()
+
+
+def test_source_only_has_no_lock(digits: ImageSet, embeddings: Embeddings, work: Work) -> None:
+    """In S both lists are one, chosen is the reference, and there is no target to have a rank or a cosine."""
+    found = unknown(digits, embeddings, RECIPE.model_copy(update={"scheme": "S"}), work)
+    assert found.chosen == found.reference
+    assert found.source_cosines == ()
+    assert all(candidate.target_rank is None for candidate in found.candidates)
+
+
+def test_known_targets_are_the_auxiliary_sets(digits: ImageSet, other_digits: ImageSet, embeddings: Embeddings, work: Work) -> None:
+    """With auxiliary sets the scheme is TK, and the target's cosine is theirs."""
+    found = search_cell(digits, (other_digits,), embeddings, NETWORK, RECIPE, work=work)
+    a, b = (work.files.get_arrays(embedding.vector)["fisher"].astype(float) for embedding in embeddings)
+    assert found.scheme == "TK"
+    assert found.source_cosines == pytest.approx((a @ b / np.linalg.norm(a) / np.linalg.norm(b),))
+    assert "the auxiliary sets' embeddings" in found.used
+
+
+def test_known_targets_need_auxiliary_sets(digits: ImageSet, embeddings: Embeddings, work: Work) -> None:
+    """TK without any is a recipe that cannot be meant."""
+    with pytest.raises(RecipeError, match="no auxiliary set"):
+        unknown(digits, embeddings, RECIPE.model_copy(update={"scheme": "TK"}), work)
+
+
+def test_embeddings_of_other_pictures_are_refused(digits: ImageSet, other_digits: ImageSet, embeddings: Embeddings, work: Work) -> None:
+    """Swapped, missing or too many: each embedding must be of its data set."""
+    for given in (embeddings[::-1], embeddings[:1], (*embeddings, embeddings[0])):
+        with pytest.raises(IntegrityError, match="do not belong to these 2 data sets"):
+            search_cell(digits, (other_digits,), given, NETWORK, RECIPE, work=work)
+
+
+def test_only_the_source_is_opened_and_never_its_test_split(
+    digits: ImageSet, other_digits: ImageSet, embeddings: Embeddings, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search loads train and val of the source and nothing else, and says what it used."""
+    opened = []
+    real = room.load_pool
+
+    def watch(images: ImageSet, split: Any, *rest: Any, **options: Any) -> Any:
+        opened.append((images.digest, split))
+        return real(images, split, *rest, **options)
+
+    monkeypatch.setattr(room, "load_pool", watch)
+    found = search_cell(digits, (other_digits,), embeddings, NETWORK, RECIPE, work=work)
+    assert set(opened) == {(digits.digest, "train"), (digits.digest, "val")}
+    assert f"({len(found.candidates)} short trainings)" in found.used[-1]
+    assert any("otherwise than for the source" in line for line in found.used)
+
+
+def test_an_interrupted_search_measures_no_cell_twice(
+    digits: ImageSet, embeddings: Embeddings, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the second training and started again: the first is not repeated, and the result is that of an unbroken run."""
+    trained = []
+    real = room.fit
+
+    def stop_once(module: torch.nn.Module, *rest: Any, **options: Any) -> Any:
+        trained.append(str(module.architecture.cell))
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return real(module, *rest, **options)
+
+    monkeypatch.setattr(room, "fit", stop_once)
+    with pytest.raises(KeyboardInterrupt):
+        unknown(digits, embeddings, RECIPE, work)
+    resumed = unknown(digits, embeddings, RECIPE, work)
+    assert trained.count(trained[0]) == 1
+    assert trained.count(trained[1]) == 2
+    assert len(trained) == len(resumed.candidates) + 1
+
+
+def test_a_cell_that_diverges_is_not_chosen(digits: ImageSet, embeddings: Embeddings, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays among the candidates without an accuracy; when all diverge the search says so."""
+    real = room.fit
+    calls = []
+
+    def diverge_first(module: torch.nn.Module, *rest: Any, **options: Any) -> Any:
+        calls.append(module)
+        if len(calls) == 1:
+            raise OutcomeError("training diverged: made up")
+        return real(module, *rest, **options)
+
+    monkeypatch.setattr(room, "fit", diverge_first)
+    found = unknown(digits, embeddings, RECIPE, work)
+    broken = [candidate.cell for candidate in found.candidates if candidate.source_accuracy is None]
+    assert len(broken) == 1
+    assert found.chosen.cell not in broken
+    assert found.reference.cell not in broken
+    for path in work.folder.glob("measured-*.json"):
+        path.write_text("null")
+    with pytest.raises(OutcomeError, match="all 2 cells of the short list diverged"):
+        unknown(digits, embeddings, RECIPE, work)
+
+
+def test_a_cosine_out_of_reach_is_named(digits: ImageSet, embeddings: Embeddings, work: Work) -> None:
+    """The mixture cannot be orthogonal to a non-negative source; the paper's construction can."""
+    with pytest.raises(DataError, match="the least is"):
+        unknown(digits, embeddings, RECIPE.model_copy(update={"cosine": 0.0}), work)
+    paper = RECIPE.model_copy(update={"cosine": 0.0, "construction": "isotropic"})
+    assert np.allclose(unknown(digits, embeddings, paper, work).source_cosines, 0, atol=1e-6)
