@@ -1,0 +1,101 @@
+"""model.onnx: the same network for any runtime, dead edges dropped, nothing of this machine in it, compared before it is believed.
+
+Input `pixels` f32 (batch, c, h, w), normalised as preprocessing.json says; output `logits` f32 (batch, k). The batch axis is free.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import onnx
+import torch
+from torch import Tensor
+
+from lockforge.errors import OutcomeError
+from lockforge.evidence.parity import Parity, compare, probe_inputs
+from lockforge.recipe import ExportRecipe
+from lockforge.records import Architecture
+from lockforge.spaces.networks import load, prune_dead
+
+NOT_CHECKED = "not checked: onnxruntime is not installed (pip install 'lockforge[cpu]')"
+
+
+def to_onnx(architecture: Architecture, tensors: dict[str, Tensor], recipe: ExportRecipe) -> bytes:
+    """The network as an ONNX file, checked by onnx's own checker.
+
+    Every node's metadata is cleared: the exporter leaves stack traces with absolute paths there.
+    """
+    network = prune_dead(load(architecture, tensors)).eval()
+    example = torch.zeros(2, *architecture.shape)
+    with _quiet():
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            opset_version=recipe.opset,
+            input_names=["pixels"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            external_data=False,
+        )
+    if program is None:
+        raise OutcomeError("torch.onnx gave no program", hint="set export.onnx: false and report this network")
+    model = program.model_proto
+    _forget(model)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def parity_of(architecture: Architecture, tensors: dict[str, Tensor], data: bytes, recipe: ExportRecipe, seed: int) -> str:
+    """One line that says how far ONNX and torch are apart on seeded inputs, all at once and one alone.
+
+    Raises: OutcomeError: further than `evidence.parity` allows.
+    """
+    if find_spec("onnxruntime") is None:
+        return NOT_CHECKED
+    import onnxruntime
+
+    inputs = probe_inputs(seed, recipe.parity_samples, architecture.shape)
+    network = load(architecture, tensors).eval()
+    with torch.inference_mode():
+        ours = network(torch.from_numpy(inputs)).numpy()
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    for batch in (inputs[:1], inputs):
+        found: Parity = compare(ours[: len(batch)], session.run(None, {"pixels": batch})[0])
+        if not found.same:
+            raise OutcomeError(f"the ONNX file answers differently: {found}", hint="try another export.opset, or export.onnx: false")
+    return str(found)
+
+
+def _forget(model: onnx.ModelProto) -> None:
+    """Clear what the exporter wrote about where it ran."""
+    graphs = [model.graph, *(function for function in model.functions)]
+    for graph in graphs:
+        for node in graph.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+        for value in graph.value_info:
+            del value.metadata_props[:]
+        del graph.metadata_props[:]
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        value.doc_string = ""
+        del value.metadata_props[:]
+    del model.metadata_props[:]
+    model.doc_string = ""
+    model.graph.doc_string = ""
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter talks to standard output, warns about its own future, and logs."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

@@ -1,0 +1,148 @@
+"""Export: all files of a release from what was found, then the folder itself, whole or not at all."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from lockforge.errors import ResourceError
+from lockforge.evidence.curves import overall
+from lockforge.evidence.manifest import MANIFEST, write_manifest
+from lockforge.export.onnx import parity_of, to_onnx
+from lockforge.export.report import page
+from lockforge.export.weights import write_weights
+from lockforge.recipe import Recipe, to_yaml
+from lockforge.records import (
+    Artifact,
+    ImageSet,
+    Provenance,
+    Report,
+    Roles,
+    SearchResult,
+    Subjects,
+    TaskEmbedding,
+    TransferAudit,
+    canonical_json,
+)
+from lockforge.runs import Files, Work, stage, write_whole, writing
+
+NOT_ASKED = "not checked: the recipe asks for no ONNX"
+
+
+@stage(version=1)
+def export_artifact(
+    roles: Roles,
+    embeddings: tuple[TaskEmbedding, ...],
+    found: SearchResult | None,
+    subjects: Subjects,
+    audits: tuple[TransferAudit, ...],
+    recipe: Recipe,
+    *,
+    work: Work,
+) -> Artifact:
+    """The files of a release. Nothing of the owner's data is in them but class names, counts, digests and channel means.
+
+    Raises: OutcomeError: the ONNX file answers otherwise than the weights.
+    """
+    release, source = subjects.release, roles.source
+    content: dict[str, bytes] = {"model.safetensors": write_weights(release, source, recipe, work.files)}
+    parity = NOT_ASKED
+    if recipe.export.onnx:
+        work.report(1, 4, "writing ONNX")
+        tensors = work.files.get_tensors(release.weights)
+        content["model.onnx"] = to_onnx(release.architecture, tensors, recipe.export)
+        work.report(2, 4, "comparing ONNX with the weights")
+        parity = parity_of(release.architecture, tensors, content["model.onnx"], recipe.export, recipe.seed)
+    vectors = [work.files.get_arrays(embedding.vector)["fisher"] for embedding in embeddings]
+    report = Report(
+        recipe=recipe.model_dump(mode="json"),
+        roles=roles,
+        embeddings=embeddings,
+        cosines=tuple(tuple(_cosine(a, b) for b in vectors) for a in vectors),
+        search=found,
+        subjects=subjects,
+        audits=audits,
+        parity=parity,
+        verdict=overall([audit.verdict for audit in audits]),
+    )
+    work.report(3, 4, "writing the report")
+    content["report.json"] = report.to_json().encode()
+    content["report.html"] = page(report, [[float(value) for value in vector] for vector in vectors]).encode()
+    content["recipe.yaml"] = to_yaml(recipe).encode()
+    content["preprocessing.json"] = _preprocessing(source, recipe)
+    content["labels.json"] = (json.dumps(list(source.classes), ensure_ascii=False, indent=1) + "\n").encode()
+    files = {name: work.files.put(data) for name, data in content.items()}
+    return Artifact(report=files["report.json"], files=files)
+
+
+def check_place(out: Path) -> None:
+    """Refuse a place where a release cannot be laid out, before any work.
+
+    Raises: ResourceError: something else is there.
+    """
+    if out.is_symlink():
+        raise ResourceError(f"{out} is a link", hint="give the folder itself")
+    if out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise ResourceError(f"{out} exists and is no LockForge release", hint="give another --out; only a release is replaced")
+
+
+def lay_out(artifact: Artifact, files: Files, out: Path, provenance: Provenance, sign: Callable[[Path], None] | None) -> Path:
+    """Write the folder beside its place, sign it there, and rename it: what is at `out` is whole.
+
+    Args: sign: writes manifest and signature into the folder; None leaves it unsigned, with a manifest only.
+    Raises: ResourceError: the disk refuses, or something else is there.
+    """
+    check_place(out)
+    with writing("the release", out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+        try:
+            for name, ref in artifact.files.items():
+                write_whole(part / name, files.get(ref))
+            write_whole(
+                part / "provenance.json", (json.dumps(provenance.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
+            )
+            if sign:
+                sign(part)
+            else:
+                write_manifest(part)
+            part.chmod(0o777 & ~_umask())
+            old = part.with_suffix(".old")
+            if out.exists():
+                out.rename(old)
+            part.rename(out)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return out
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _cosine(a: "object", b: "object") -> float:
+    import numpy as np
+
+    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return float(np.clip(x @ y / max(float(np.linalg.norm(x) * np.linalg.norm(y)), 1e-300), -1, 1))
+
+
+def _preprocessing(source: ImageSet, recipe: Recipe) -> bytes:
+    c, h, w = source.shape
+    value = {
+        "input": "pixels",
+        "shape": ["batch", c, h, w],
+        "channels": "grey" if c == 1 else "RGB",
+        "resize": f"to {w} x {h} pixels, antialiased",
+        "scale": "divide 0..255 by 255, subtract mean, divide by std, channel by channel",
+        "mean": list(source.mean),
+        "std": list(source.std),
+        "parity_seed": recipe.seed,
+        "parity_samples": recipe.export.parity_samples,
+    }
+    return (canonical_json(value) + "\n").encode()

@@ -1,0 +1,54 @@
+"""The release folder: whole or not at all, and only an older release is replaced."""
+
+from pathlib import Path
+
+import pytest
+
+from lockforge.errors import ResourceError
+from lockforge.evidence.manifest import read_manifest
+from lockforge.export.stage import check_place, lay_out
+from lockforge.records import Artifact, Provenance
+from lockforge.runs import Files
+
+CIRCUMSTANCES = Provenance(versions={}, hardware={}, seconds={}, commit="none", started="2026-01-01")
+
+
+@pytest.fixture
+def artifact(files: Files) -> Artifact:
+    """Two files that a release needs."""
+    ref = files.put(b"content")
+    return Artifact(report=ref, files={"model.safetensors": ref, "report.json": ref})
+
+
+def test_a_release_is_laid_out_whole_and_replaced_whole(artifact: Artifact, files: Files, place: Path) -> None:
+    """The manifest lists every file; a second release takes the first one's place and nothing is left beside it."""
+    for _ in range(2):
+        lay_out(artifact, files, place, CIRCUMSTANCES, None)
+        assert set(read_manifest(place).files) == {"model.safetensors", "report.json", "provenance.json"}
+    assert [path.name for path in place.parent.iterdir()] == ["release"]
+
+
+def test_what_fails_leaves_the_old_release_alone(artifact: Artifact, files: Files, place: Path) -> None:
+    """A signer that fails half-way leaves neither a half release nor a loss."""
+    lay_out(artifact, files, place, CIRCUMSTANCES, None)
+
+    def broken(folder: Path) -> None:
+        (folder / "model.sig").write_text("half")
+        raise ResourceError("no key", hint="give one")
+
+    with pytest.raises(ResourceError):
+        lay_out(artifact, files, place, CIRCUMSTANCES, broken)
+    assert "model.sig" not in {path.name for path in place.iterdir()}
+    assert [path.name for path in place.parent.iterdir()] == ["release"]
+
+
+def test_only_a_release_is_replaced(place: Path) -> None:
+    """A folder of something else, a file and a link are refused; an empty folder is not."""
+    place.mkdir()
+    check_place(place)
+    (place / "thesis.txt").write_text("mine")
+    (place.parent / "file").write_text("")
+    (place.parent / "link").symlink_to(place)
+    for wrong in (place, place.parent / "file", place.parent / "link"):
+        with pytest.raises(ResourceError):
+            check_place(wrong)
