@@ -316,3 +316,9 @@ def template() -> str:
             )
             lines.append(f"{name}: {value}  # {text}")
     return "\n".join(lines) + "\n"
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """A whole recipe as YAML that `read_recipe` reads back to the same."""
+    text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=100)
+    return text

@@ -16,6 +16,8 @@ from lockforge.records import Checkpoint, Start, Subjects, TransferAudit
 TOLERANCE = 1e-9  # on recomputed figures; another machine's logarithm may differ in the last bit
 _WHOLE = 0.01  # images: how far accuracy x images may lie from a whole number, for accuracies once held in float32
 
+HEAD_ONLY = "linear-probe"
+
 
 def faults_of(audit: TransferAudit) -> tuple[str, ...]:
     """Every fault of an audit, one line each; none for an audit whose every figure follows from its points."""
@@ -84,9 +86,10 @@ def _unequal_rules(audit: TransferAudit) -> Iterator[str]:
         rivals = {start: names for start, names in starts.items() if start not in SCRATCH}
         if len({frozenset(names) for names in rivals.values()}) > 1:
             yield f"{attacker} tries other settings on some starts than on others: {', '.join(sorted(rivals))}"
-    steps = sorted({point.steps for point in audit.points})
-    if len(steps) > 1:
-        yield f"budgets differ: {', '.join(str(number) for number in steps)} steps"
+    for of_heads in (True, False):  # a linear probe's steps do not pass through the network: it has a number of its own
+        steps = sorted({point.steps for point in audit.points if (point.attacker == HEAD_ONLY) == of_heads})
+        if len(steps) > 1:
+            yield f"budgets differ: {', '.join(str(number) for number in steps)} steps"
 
 
 def _tested_by_choice(audit: TransferAudit) -> Iterator[str]:

@@ -6,9 +6,9 @@ from lockforge.engine.fit import Bench, fit
 from lockforge.errors import DataError
 from lockforge.randomness import torch_generator
 from lockforge.recipe import FitRecipe
-from lockforge.records import Architecture, Checkpoint, ImageSet
+from lockforge.records import Architecture, Checkpoint, FileRef, ImageSet
 from lockforge.runs import Work, stage
-from lockforge.spaces.networks import build, state
+from lockforge.spaces.networks import build, load, state
 
 
 @stage(version=1)
@@ -56,3 +56,27 @@ def _fitting(architecture: Architecture, source: ImageSet) -> None:
         raise DataError(
             f"the source has no pictures in: {', '.join(empty)}", hint="give more pictures, or other data.val_share and data.test_share"
         )
+
+
+@stage(version=1)
+def adopt_model(architecture: Architecture, weights: FileRef, source: ImageSet, *, work: Work) -> Checkpoint:
+    """A model that is already trained, measured once on the source's validation and test splits.
+
+    Raises: DataError: the architecture is for other pictures or classes. IntegrityError: the weights do not fit it.
+    """
+    _fitting(architecture, source)
+    network = load(architecture, work.files.get_tensors(weights)).to(work.device)
+    (val_logits, val_labels), (logits, labels) = (
+        logits_of(network, load_pool(source, split, work.files, device=work.device), device=work.device) for split in ("val", "test")
+    )
+    return Checkpoint(
+        architecture=architecture,
+        weights=weights,
+        trained_on=source.digest,
+        made_by="adopt_model/1",
+        val_accuracy=accuracy(val_logits, val_labels),
+        test_accuracy=accuracy(logits, labels),
+        test_samples=len(labels),
+        confusion=confusion(logits, labels, len(source.classes)),
+        history=(),
+    )

@@ -6,10 +6,11 @@ from importlib.resources import files as package_files
 import pytest
 
 from lockforge.search.predictor import load_predictor, packaged_name
-from lockforge.spaces import NAMES
+
+SHIPPED = ("nasbench201",)  # transnas101 needs `lockforge metatrain` first: see docs/search.md
 
 
-@pytest.mark.parametrize("space", NAMES)
+@pytest.mark.parametrize("space", SHIPPED)
 def test_the_shipped_predictor_was_trained_on_the_shipped_probe(space: str) -> None:
     """It loads, is at most a megabyte, and reads embeddings of the probe that is packaged beside it."""
     predictor = load_predictor(space)
@@ -21,7 +22,7 @@ def test_the_shipped_predictor_was_trained_on_the_shipped_probe(space: str) -> N
     assert (predictor.tasks >= 0).all()
 
 
-@pytest.mark.parametrize("space", NAMES)
+@pytest.mark.parametrize("space", SHIPPED)
 def test_the_shipped_predictor_does_better_than_chance_on_cells_it_never_saw(space: str) -> None:
     """Its card says so for every kind of task, with each task's difference between the real and another's embedding."""
     accuracy = load_predictor(space).card["pair_accuracy"]

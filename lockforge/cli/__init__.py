@@ -1,0 +1,65 @@
+"""Arguments in, one call, one answer out. Importing this opens neither torch nor scipy.
+
+The answer goes to standard output (as JSON with --json), everything else to standard error, so that a pipe gets the answer alone.
+"""
+
+import sys
+import traceback
+from types import TracebackType
+from typing import NoReturn, cast
+
+import typer
+from typer.main import get_command
+
+from lockforge.cli import house, stages
+from lockforge.errors import BUG, InterruptedRunError, LockForgeError, RecipeError, ResourceError
+
+USAGE_FAULT = cast("type[Exception]", typer.BadParameter.__base__)  # typer brings its own click or uses the installed one, by version
+
+app = typer.Typer(
+    name="lockforge",
+    help="Lock an image model to its own task, then prove what a thief would still get out of it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+stages.add_to(app)
+house.add_to(app)
+
+
+def main() -> NoReturn:
+    """The command `lockforge`: the one place where errors become messages and exit codes."""
+    sys.excepthook = _bug
+    try:
+        code = get_command(app)(standalone_mode=False)  # not app(): that would put its own hook in place of ours
+    except USAGE_FAULT as error:
+        code = _tell(RecipeError(str(error), hint="`lockforge --help` lists commands and options"))
+    except LockForgeError as error:
+        code = _tell(error)
+    except MemoryError:
+        code = _tell(
+            ResourceError(
+                "memory ran out", hint="give smaller pictures (data.size), a smaller batch, or fewer images (data.limit_per_class)"
+            )
+        )
+    except (KeyboardInterrupt, typer.Abort):
+        code = _tell(
+            InterruptedRunError("stopped; finished stages are kept", hint="run the same command again: it goes on where it stopped")
+        )
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell(error: LockForgeError) -> int:
+    typer.echo(f"error: {error}", err=True)
+    return error.exit_code
+
+
+def _bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    traceback.print_exception(kind, error, trace)
+    typer.echo("this is a bug in LockForge: please report it with the lines above", err=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    import os
+
+    os._exit(BUG)

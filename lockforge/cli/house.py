@@ -1,0 +1,108 @@
+"""The commands around the work: verify, init, runs, doctor."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lockforge.errors import RecipeError, ResourceError
+
+runs_app = typer.Typer(help="The runs folder: what is finished, what was interrupted.", no_args_is_help=True, rich_markup_mode=None)
+RunsFolder = Annotated[Path, typer.Option("--runs", metavar="DIR", help="The runs folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The answer as JSON on standard output.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command()(verify)
+    app.add_typer(runs_app, name="runs")
+    app.command()(init)
+    app.command()(doctor)
+
+
+def verify(
+    release: Annotated[Path, typer.Argument(metavar="RELEASE", help="The release folder.")],
+    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The signer's public key (PEM).")] = None,
+    parity: Annotated[bool, typer.Option("--parity/--no-parity", help="Compare ONNX and weights on seeded inputs (needs torch).")] = True,
+    json: AsJson = False,
+) -> None:
+    """Check that a release is what was signed and that its figures follow from its raw points."""
+    from lockforge.verify import verify_release
+
+    verdict = verify_release(release, key, parity=parity)
+    if json:
+        from lockforge.cli.show import answer
+
+        answer({"passed": verdict.passed, "checks": [check.model_dump() for check in verdict.checks]})
+    else:
+        for check in verdict.checks:
+            typer.echo(f"{'ok  ' if check.passed else 'FAIL'}  {check.name:<12} {check.value}")
+    raise typer.Exit(0 if verdict.passed else 5)
+
+
+@runs_app.command("list")
+def list_(runs: RunsFolder = Path("runs"), json: AsJson = False) -> None:
+    """List finished and interrupted stages."""
+    from dataclasses import asdict
+
+    from lockforge.runs import list_runs
+
+    entries = list_runs(runs)
+    if json:
+        from lockforge.cli.show import answer
+
+        answer([asdict(entry) for entry in entries])
+        return
+    for entry in entries:
+        state = f"{entry.seconds:8.1f} s" if entry.finished else "interrupted"
+        typer.echo(f"{entry.stage:<16} {entry.key}  {state:>11}  {entry.bytes:>10} bytes")
+    typer.echo(f"{len(entries)} question(s) in {runs}")
+
+
+@runs_app.command()
+def clean(
+    runs: RunsFolder = Path("runs"),
+    everything: Annotated[bool, typer.Option("--all", help="Finished stages and files too.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Remove what was interrupted; with --all remove everything."""
+    from lockforge.runs import clean_runs
+
+    removed, freed = clean_runs(runs, everything=everything)
+    if json:
+        from lockforge.cli.show import answer
+
+        answer({"removed": removed, "bytes": freed})
+        return
+    typer.echo(f"removed {removed} item(s), {freed} bytes, from {runs}")
+
+
+def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")] = Path("lockforge.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a recipe with every key, its default and its meaning."""
+    from lockforge.recipe import template
+    from lockforge.runs import write_whole
+
+    if file.exists() and not force:
+        raise ResourceError(f"{file} exists", hint="give another name, or --force to replace it")
+    if file.suffix not in {".yaml", ".yml"}:
+        raise RecipeError(f"{file} would not be read as a recipe", hint="end its name in .yaml")
+    write_whole(file, template().encode())
+    typer.echo(f"wrote {file}: edit it, then run lockforge protect SOURCE --recipe {file}")
+
+
+def doctor(runs: RunsFolder = Path("runs"), json: AsJson = False) -> None:
+    """Show versions, devices, extras, known conflicts and free disk."""
+    from lockforge.cli.doctor import examine
+
+    findings = examine(runs)
+    if json:
+        from lockforge.cli.show import answer
+
+        answer([finding._asdict() for finding in findings])
+    else:
+        for finding in findings:
+            typer.echo(f"{finding.state:<5} {finding.name:<18} {finding.said}")
+    raise typer.Exit(4 if any(finding.state == "FAULT" for finding in findings) else 0)

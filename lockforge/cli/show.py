@@ -1,0 +1,243 @@
+"""What a person sees: progress while it works, a table at the end. JSON for machines."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from lockforge.records import (
+        Checkpoint,
+        Estimate,
+        Report,
+        Roles,
+        SearchResult,
+        Subjects,
+        TaskEmbedding,
+        TransferAudit,
+    )
+    from lockforge.runs import Files
+
+WORDS = {
+    "embed_task": "embed",
+    "search_cell": "search",
+    "train_cell": "train",
+    "adopt_model": "measure",
+    "audit_transfer": "audit",
+    "export_artifact": "export",
+    "score_cells": "score",
+    "fit_predictor": "fit",
+}
+
+
+class Terminal:
+    """Tells of progress on standard error: a bar with the time left on a terminal, one line a stage elsewhere."""
+
+    def __init__(self, about: str) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<8}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task: TaskID | None = None
+        self.about = about
+        self.started = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        self.console.print(f"[bold]LockForge[/]  {self.about}")
+        self.progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Take the bar away."""
+        self.progress.stop()
+        if kind is None:
+            self.console.print(f"[dim]{time.perf_counter() - self.started:.0f} s in all[/]")
+
+    def begin(self, stage: str) -> None:
+        """A stage starts."""
+        if self.task is not None:
+            self.progress.remove_task(self.task)
+        self.task = self.progress.add_task(WORDS.get(stage, stage), total=None, note="")
+
+    def step(self, done: float, total: float, note: str) -> None:
+        """It has come so far."""
+        if self.task is not None:
+            self.progress.update(self.task, completed=done, total=total, note=note)
+
+    def end(self, stage: str, seconds: float, *, cached: bool) -> None:
+        """It is done, or was found done."""
+        if self.task is not None:
+            self.progress.remove_task(self.task)
+            self.task = None
+        took = "[dim]found done[/]" if cached else f"{seconds:6.1f} s"
+        self.console.print(f"  [green]✓[/] {WORDS.get(stage, stage):<8} {took}")
+
+    def roles(self, roles: "Roles") -> None:
+        """Who may see what, before anything is worked out."""
+        table = _table("role", "data", "classes", "pixels", "train", "val", "test")
+        sets = (roles.source, *roles.auxiliary, *roles.targets)
+        words = ("source", *("auxiliary" for _ in roles.auxiliary), *("target" for _ in roles.targets))
+        for word, name, images in zip(words, roles.names, sets, strict=True):
+            c, h, w = images.shape
+            counts = images.counts
+            table.add_row(word, name, str(len(images.classes)), f"{c}x{h}x{w}", str(counts.train), str(counts.val), str(counts.test))
+        self.console.print(table)
+        for name, count in roles.dropped.items():
+            self.console.print(f"[yellow]{count} image(s) of {name} were dropped: another role or split holds them too[/]")
+        if not roles.targets:
+            self.console.print("[yellow]no target: the release will say that it was not audited (--target PLACE)[/]")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2))
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    return table
+
+
+def answer(value: Any) -> None:
+    """JSON on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def estimate(value: "Estimate", *, percent: bool = False) -> str:
+    """A figure with its interval, or why there is none."""
+    if value.mean is None:
+        return f"not defined: {value.reason}" if value.reason else "not defined"
+    scale, unit = (100, " points") if percent else (1, "")
+    text = f"{scale * value.mean:+.2f}" if not percent else f"{scale * value.mean:+.1f}"
+    if value.low is None or value.high is None:
+        return text + unit
+    return f"{text}{unit} [{scale * value.low:+.2f}, {scale * value.high:+.2f}]"
+
+
+def embeddings(places: Sequence[str], found: Sequence["TaskEmbedding"], files: "Files", *, as_json: bool) -> None:
+    """How near tasks are: cosine below, Task2Vec's symmetric distance above the diagonal."""
+    from lockforge.embed.stage import cosine, distance
+
+    names = [Path(place.partition("=")[2] or place).stem for place in places]
+    cosines = [[cosine(a, b, files) for b in found] for a in found]
+    distances = [[distance(a, b, files) for b in found] for a in found]
+    if as_json:
+        rows = [embedding.model_dump(mode="json") | {"name": name} for name, embedding in zip(names, found, strict=True)]
+        answer({"embeddings": rows, "cosine": cosines, "distance": distances})
+        return
+    table = _table("cosine \\ distance", *names, "probe accuracy")
+    for i, name in enumerate(names):
+        cells = [f"{cosines[i][j]:.3f}" if j < i else "·" if i == j else f"[dim]{distances[i][j]:.3f}[/]" for j in range(len(names))]
+        table.add_row(name, *cells, f"{found[i].probe_accuracy:.3f}")
+    Console().print(table)
+
+
+def search(found: "SearchResult", *, as_json: bool) -> None:
+    """The short list, what was measured, and what was chosen."""
+    if as_json:
+        answer(found.model_dump(mode="json"))
+        return
+    table = _table("cell", "source rank", "target rank", "gap", "source accuracy", "")
+    for candidate in found.candidates:
+        marks = [name for name in ("chosen", "reference") if getattr(found, name).cell == candidate.cell]
+        target = "-" if candidate.target_rank is None else str(candidate.target_rank)
+        accuracy = "-" if candidate.source_accuracy is None else f"{candidate.source_accuracy:.3f}"
+        table.add_row(str(candidate.cell), str(candidate.source_rank), target, f"{candidate.rank_gap:+.0f}", accuracy, " ".join(marks))
+    console = Console(width=max(Console().width, 150))
+    console.print(table)
+    console.print(f"scheme {found.scheme}, {found.questions} questions asked; used: {'; '.join(found.used)}", highlight=False)
+
+
+def checkpoint(trained: "Checkpoint", out: Path, *, as_json: bool) -> None:
+    """How good the trained network is."""
+    if as_json:
+        answer({"checkpoint": trained.model_dump(mode="json"), "file": str(out)})
+        return
+    Console().print(
+        f"{trained.architecture.cell}\nsource accuracy {trained.val_accuracy:.3f} val, {trained.test_accuracy:.3f} test "
+        f"({trained.test_samples} images)\nwritten to {out}",
+        highlight=False,
+    )
+
+
+def audits(roles: "Roles", subjects: "Subjects", found: Sequence["TransferAudit"], *, as_json: bool) -> None:
+    """What a thief gets, target by target."""
+    if as_json:
+        rows = [audit.model_dump(mode="json") | {"name": name} for name, audit in zip(roles.target_names, found, strict=True)]
+        answer({"audits": rows, "subjects": subjects.model_dump(mode="json")})
+        return
+    console = Console()
+    for name, audit in zip(roles.target_names, found, strict=True):
+        _audit(console, name, audit)
+
+
+def _audit(console: Console, name: str, audit: "TransferAudit") -> None:
+    measures = audit.measures
+    table = _table(f"target {name}", "")
+    table.add_row("verdict", f"[bold]{audit.verdict.word}[/]")
+    table.add_row("advantage removed (against reference)", estimate(measures.removed_vs_reference))
+    table.add_row("  by the weight lock (against twin)", estimate(measures.removed_vs_twin))
+    table.add_row("  by an empty network (must be 1)", estimate(measures.removed_by_dummy))
+    table.add_row("accuracy gap at most data", estimate(measures.accuracy_gap, percent=True))
+    table.add_row("worst attacker", measures.worst_attacker)
+    console.print(table)
+    console.print(f"[dim]{audit.verdict.reason}[/]\n", highlight=False)
+
+
+def release(folder: Path, signer: str, *, as_json: bool) -> None:
+    """The summary at the end of `protect` and `export`, and where the report lies."""
+    from lockforge.records import Report
+
+    report = Report.from_json((folder / "report.json").read_bytes())
+    if as_json:
+        answer(_summary(report, folder, signer))
+        return
+    console = Console(highlight=False)
+    subjects = report.subjects
+    table = _table("", "release", "reference (no lock)")
+    table.add_row("source accuracy, test", f"{subjects.release.test_accuracy:.3f}", f"{subjects.reference.test_accuracy:.3f}")
+    table.add_row("source accuracy, val", f"{subjects.release.val_accuracy:.3f}", f"{subjects.reference.val_accuracy:.3f}")
+    console.print()
+    console.print(table)
+    console.print(
+        f"[dim]release   {subjects.release.architecture.cell}\nreference {subjects.reference.architecture.cell}[/]\n", soft_wrap=True
+    )
+    for name, audit in zip(report.roles.target_names, report.audits, strict=True):
+        _audit(console, name, audit)
+    console.print(f"ONNX       {report.parity}")
+    console.print(f"signed by  {signer or 'nobody (--unsigned)'}", soft_wrap=True)
+    console.print(f"report     {folder / 'report.html'}", soft_wrap=True)
+    console.print(f"next       lockforge verify {folder}", soft_wrap=True)
+
+
+def _summary(report: "Report", folder: Path, signer: str) -> dict[str, Any]:
+    subjects = report.subjects
+    return {
+        "release": str(folder),
+        "report": str(folder / "report.html"),
+        "signer": signer or None,
+        "verdict": report.verdict,
+        "parity": report.parity,
+        "source_accuracy": {
+            name: {"val": found.val_accuracy, "test": found.test_accuracy, "test_samples": found.test_samples}
+            for name, found in (("release", subjects.release), ("reference", subjects.reference))
+        },
+        "targets": {
+            name: {"verdict": audit.verdict.model_dump(mode="json"), "measures": audit.measures.model_dump(mode="json")}
+            for name, audit in zip(report.roles.target_names, report.audits, strict=True)
+        },
+    }

@@ -1,0 +1,275 @@
+"""The commands that work: protect, embed, search, train, audit, export."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lockforge.errors import RecipeError
+
+if TYPE_CHECKING:
+    from lockforge.cli.show import Terminal
+    from lockforge.pipeline import Places
+    from lockforge.recipe import Recipe
+    from lockforge.records import Artifact, Roles
+    from lockforge.runs import Runs
+
+Auxiliary = Annotated[
+    list[str] | None, typer.Option("--auxiliary", metavar="PLACE", help="A set the lock may learn from: [NAME=]PLACE. May be repeated.")
+]
+Targets = Annotated[
+    list[str] | None, typer.Option("--target", metavar="PLACE", help="A set only the audit may see: [NAME=]PLACE. May be repeated.")
+]
+RecipeName = Annotated[str, typer.Option("--recipe", metavar="NAME|FILE", help="A shipped recipe's name or a YAML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one recipe key: search.steps=80. May be repeated.")
+]
+RunsFolder = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where finished stages are kept and found again.")]
+Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where tensors live; auto takes a GPU if there is one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The answer as JSON on standard output.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The release folder to write.")]
+Key = Annotated[
+    Path | None,
+    typer.Option("--key", metavar="FILE", help="Private key (EC P-256 PEM) to sign with; none makes one in your config folder."),
+]
+Unsigned = Annotated[bool, typer.Option("--unsigned", help="Leave the release unsigned, and say so in it.")]
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="The owner's data: an image folder, an .npz file or a built-in name.")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A release folder or its model.safetensors.")]
+Reference = Annotated[
+    Path | None, typer.Option("--reference", metavar="MODEL", help="The unlocked model to compare with (release folder or safetensors).")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (protect, embed, search, train, audit, export, metatrain):
+        app.command()(command)
+
+
+def protect(
+    source: Annotated[str | None, typer.Argument(metavar="SOURCE", help="The owner's data; none runs the built-in digits.")] = None,
+    auxiliary: Auxiliary = None,
+    target: Targets = None,
+    recipe: RecipeName = "digits",
+    out: Out = Path("release"),
+    key: Key = None,
+    unsigned: Unsigned = False,
+    set_: Overrides = None,
+    runs: RunsFolder = Path("runs"),
+    device: Device = "auto",
+    json: AsJson = False,
+) -> None:
+    """Lock a model to its own task, attack it as a thief would, export it signed with a report."""
+    from lockforge.cli import show
+
+    settings, do, terminal = _begin(recipe, set_, runs, device)
+    _check_out(out, key, unsigned=unsigned)
+    with terminal:
+        roles = _gather(_places(source, auxiliary, target), settings, do, terminal)
+        from lockforge import pipeline
+
+        artifact = pipeline.protect(settings, roles, do)
+        do.write_lock(Path(recipe).stem)
+        folder, signer = _lay_out(artifact, do, out, key, unsigned=unsigned)
+    show.release(folder, signer, as_json=json)
+
+
+def embed(
+    sets: Annotated[list[str], typer.Argument(metavar="SET...", help="Image folders, .npz files or built-in names.")],
+    probe: Annotated[
+        Path | None, typer.Option("--probe", metavar="FILE", help="Weights of embed.probe when it is not the packaged one (safetensors).")
+    ] = None,
+    recipe: RecipeName = "digits",
+    set_: Overrides = None,
+    runs: RunsFolder = Path("runs"),
+    device: Device = "auto",
+    json: AsJson = False,
+) -> None:
+    """Embed tasks (diagonal Fisher, Task2Vec) and show how near they are to one another."""
+    from lockforge.cli import show
+
+    settings, do, terminal = _begin(recipe, set_, runs, device)
+    if (probe is None) != (settings.embed.probe == "packaged"):
+        raise RecipeError(
+            f"embed.probe is {settings.embed.probe!r} and --probe is {probe}",
+            hint="give both or neither: --set embed.probe=mobilenet_v2 --probe FILE.safetensors",
+        )
+    with terminal:
+        from lockforge import pipeline
+
+        embeddings = pipeline.embed(settings, sets, probe, do)
+    show.embeddings(sets, embeddings, do.files, as_json=json)
+
+
+def search(
+    source: Source,
+    auxiliary: Auxiliary = None,
+    recipe: RecipeName = "digits",
+    set_: Overrides = None,
+    runs: RunsFolder = Path("runs"),
+    device: Device = "auto",
+    json: AsJson = False,
+) -> None:
+    """Search a cell that is good on the source and poor elsewhere; targets are not asked for, because a search must not see them."""
+    from lockforge.cli import show
+
+    settings, do, terminal = _begin(recipe, set_, runs, device)
+    with terminal:
+        roles = _gather(_places(source, auxiliary, None), settings, do, terminal)
+        from lockforge import pipeline
+
+        found = pipeline.search(settings, roles, do)
+    show.search(found, as_json=json)
+
+
+def train(
+    source: Source,
+    auxiliary: Auxiliary = None,
+    recipe: RecipeName = "digits",
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The safetensors file to write.")] = Path("model.safetensors"),
+    set_: Overrides = None,
+    runs: RunsFolder = Path("runs"),
+    device: Device = "auto",
+    json: AsJson = False,
+) -> None:
+    """Search a cell, train it, and write its weights."""
+    from lockforge.cli import show
+
+    settings, do, terminal = _begin(recipe, set_, runs, device)
+    with terminal:
+        roles = _gather(_places(source, auxiliary, None), settings, do, terminal)
+        from lockforge import pipeline
+        from lockforge.export.weights import write_weights
+        from lockforge.runs import write_whole
+
+        checkpoint = pipeline.train(settings, roles, do)
+        write_whole(out, write_weights(checkpoint, roles.source, settings, do.files))
+    show.checkpoint(checkpoint, out, as_json=json)
+
+
+def audit(
+    model: Model,
+    source: Annotated[str, typer.Option("--source", metavar="PLACE", help="The data the model was trained on.")],
+    target: Annotated[list[str], typer.Option("--target", metavar="PLACE", help="What a thief wants: [NAME=]PLACE. May be repeated.")],
+    reference: Reference = None,
+    recipe: RecipeName = "digits",
+    set_: Overrides = None,
+    runs: RunsFolder = Path("runs"),
+    device: Device = "auto",
+    json: AsJson = False,
+) -> None:
+    """Attack a model as a thief would; finding no protection is an answer, not an error."""
+    from lockforge.cli import show
+
+    settings, do, terminal = _begin(recipe, set_, runs, device)
+    with terminal:
+        roles = _gather(_places(source, None, target), settings, do, terminal)
+        from lockforge import pipeline
+
+        subjects, audits = pipeline.audit(settings, roles, model, reference, do)
+    show.audits(roles, subjects, audits, as_json=json)
+
+
+def export(
+    model: Model,
+    source: Annotated[str, typer.Option("--source", metavar="PLACE", help="The data the model was trained on.")],
+    target: Targets = None,
+    reference: Reference = None,
+    recipe: RecipeName = "digits",
+    out: Out = Path("release"),
+    key: Key = None,
+    unsigned: Unsigned = False,
+    set_: Overrides = None,
+    runs: RunsFolder = Path("runs"),
+    device: Device = "auto",
+    json: AsJson = False,
+) -> None:
+    """Make a signed release of a model that is already trained."""
+    from lockforge.cli import show
+
+    settings, do, terminal = _begin(recipe, set_, runs, device)
+    _check_out(out, key, unsigned=unsigned)
+    with terminal:
+        roles = _gather(_places(source, None, target), settings, do, terminal)
+        from lockforge import pipeline
+
+        artifact = pipeline.export(settings, roles, model, reference, do)
+        folder, signer = _lay_out(artifact, do, out, key, unsigned=unsigned)
+    show.release(folder, signer, as_json=json)
+
+
+def metatrain(
+    sets: Annotated[list[str], typer.Argument(metavar="SET...", help="Real data sets to learn from; keep your targets out.")],
+    unseen: Annotated[list[str] | None, typer.Option("--unseen", metavar="PLACE", help="A set that only tests what was learnt.")] = None,
+    recipe: RecipeName = "digits",
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The predictor's file to write.")] = Path("predictor.safetensors"),
+    set_: Overrides = None,
+    runs: RunsFolder = Path("runs"),
+    device: Device = "auto",
+) -> None:
+    """Train the predictor of a space anew: embed many tasks, score untrained cells on each, fit. The card goes to standard output."""
+    from lockforge.cli.show import answer
+
+    settings, do, terminal = _begin(recipe, set_, runs, device)
+    with terminal:
+        from lockforge import pipeline
+        from lockforge.runs import write_whole
+
+        found = pipeline.metatrain(sets, tuple(unseen or ()), pipeline.MetaPlan(), settings, do)
+        write_whole(out, do.files.get(found.file))
+    answer(found.card)
+
+
+def _begin(recipe: str, overrides: list[str] | None, runs: Path, device: str) -> "tuple[Recipe, Runs, Terminal]":
+    """Faults of the recipe and the machine come before the seconds that torch takes to start."""
+    from lockforge.cli.show import Terminal
+    from lockforge.recipe import read_recipe
+
+    settings = read_recipe(recipe, tuple(overrides or ()))
+    terminal = Terminal(f"recipe {recipe}")
+    from lockforge.pipeline import open_runs
+
+    return settings, open_runs(settings, runs, device=device, reporter=terminal), terminal
+
+
+def _places(source: str | None, auxiliary: list[str] | None, targets: list[str] | None) -> "Places":
+    from lockforge.data.builtin import DEFAULT
+    from lockforge.pipeline import Places
+
+    if source is None:
+        if auxiliary or targets:
+            raise RecipeError("auxiliary or target sets were given, but no SOURCE", hint="lockforge protect SOURCE --target PLACE")
+        return Places(*DEFAULT)
+    return Places(source, tuple(auxiliary or ()), tuple(targets or ()))
+
+
+def _gather(places: "Places", settings: "Recipe", do: "Runs", terminal: "Terminal") -> "Roles":
+    from lockforge.pipeline import gather
+
+    roles = gather(places, settings, do.files)
+    terminal.roles(roles)
+    return roles
+
+
+def _check_out(out: Path, key: Path | None, *, unsigned: bool) -> None:
+    """Refuse before the work what would be refused after it."""
+    if key and unsigned:
+        raise RecipeError("--key and --unsigned exclude each other", hint="drop one of them")
+    from lockforge.export.stage import check_place
+
+    check_place(out)
+    if key:
+        from lockforge.evidence.signing import load_private
+
+        load_private(key)
+
+
+def _lay_out(artifact: "Artifact", do: "Runs", out: Path, key: Path | None, *, unsigned: bool) -> tuple[Path, str]:
+    from lockforge.evidence.signing import fingerprint, load_private, own_key, sign_folder
+    from lockforge.export.stage import lay_out
+    from lockforge.pipeline import provenance
+
+    if unsigned:
+        return lay_out(artifact, do.files, out, provenance(do), None), ""
+    private = load_private(key) if key else own_key()
+    return lay_out(artifact, do.files, out, provenance(do), lambda folder: sign_folder(folder, private)), fingerprint(private.public_key())

@@ -1,0 +1,195 @@
+"""The sentences: the only file that knows the order of the stages.
+
+images -> embed -> search -> train -> audit -> export
+"""
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lockforge.audit.stage import audit_transfer
+from lockforge.data.roles import read_roles, read_set
+from lockforge.embed.stage import embed_task
+from lockforge.engine.device import choose_device, describe, set_threads
+from lockforge.export.stage import export_artifact
+from lockforge.export.weights import read_model
+from lockforge.randomness import numpy_generator
+from lockforge.recipe import FitRecipe, Recipe
+from lockforge.records import (
+    Artifact,
+    Checkpoint,
+    FileRef,
+    ImageSet,
+    Provenance,
+    Roles,
+    SearchResult,
+    Subjects,
+    TaskEmbedding,
+    TransferAudit,
+)
+from lockforge.runs import Files, Reporter, Runs
+from lockforge.search.fit_predictor import TRAINING, FittedPredictor, fit_predictor, score_cells
+from lockforge.search.stage import search_cell
+from lockforge.search.tasks import draw_cells, meta_tasks
+from lockforge.train.stage import adopt_model, train_cell
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the data of each role lies: a folder, an .npz file or a built-in name, each optionally as NAME=PLACE."""
+
+    source: str
+    auxiliary: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+
+
+def open_runs(recipe: Recipe, folder: Path, *, device: str = "auto", reporter: Reporter | None = None) -> Runs:
+    """The runs folder, with the recipe's seed and threads and this machine's device.
+
+    Raises: ResourceError: no such device, or the folder cannot be written to.
+    """
+    chosen = choose_device(device)
+    set_threads(recipe.threads)
+    return Runs(folder, seed=recipe.seed, device=chosen, reporter=reporter)
+
+
+def gather(places: Places, recipe: Recipe, files: Files) -> Roles:
+    """Read every data set and hold the roles apart.
+
+    Raises: DataError: unreadable, malformed, or the same images in two roles.
+    """
+    return read_roles(places.source, places.auxiliary, places.targets, recipe.data, files)
+
+
+def protect(recipe: Recipe, roles: Roles, do: Runs) -> Artifact:
+    """Lock a model to its own task, prove it, and make the release's files.
+
+    The targets appear only after everything has been chosen and trained: in the audits, and in the embeddings that the report shows.
+    """
+    source, auxiliary, targets = roles.source, roles.auxiliary, roles.targets
+
+    embeddings = tuple(do(embed_task, images, recipe.embed, None) for images in (source, *auxiliary))
+    found = do(search_cell, source, auxiliary, embeddings, recipe.network, recipe.search)
+
+    reference = do(train_cell, found.reference, source, recipe.train)
+    model = do(train_cell, found.chosen, source, recipe.train)
+
+    subjects = Subjects(release=model, twin=model, reference=reference)
+    audits = tuple(do(audit_transfer, subjects, source, target, recipe.audit) for target in targets)
+
+    shown = tuple(do(embed_task, images, recipe.embed, None) for images in targets)
+    return do(export_artifact, roles, (*embeddings, *shown), found, subjects, audits, recipe)
+
+
+def embed(recipe: Recipe, places: Sequence[str], weights: Path | None, do: Runs) -> tuple[TaskEmbedding, ...]:
+    """Embed several tasks with one probe; the first one's shape does not bind the others."""
+    probe = do.files.put(weights.read_bytes()) if weights else None
+    return tuple(do(embed_task, read_set(place, recipe.data, do.files), recipe.embed, probe) for place in places)
+
+
+def search(recipe: Recipe, roles: Roles, do: Runs) -> SearchResult:
+    """Choose a cell for the source."""
+    embeddings = tuple(do(embed_task, images, recipe.embed, None) for images in (roles.source, *roles.auxiliary))
+    return do(search_cell, roles.source, roles.auxiliary, embeddings, recipe.network, recipe.search)
+
+
+def train(recipe: Recipe, roles: Roles, do: Runs) -> Checkpoint:
+    """Choose a cell for the source and train it."""
+    return do(train_cell, search(recipe, roles, do).chosen, roles.source, recipe.train)
+
+
+def audit(recipe: Recipe, roles: Roles, model: Path, reference: Path | None, do: Runs) -> tuple[Subjects, tuple[TransferAudit, ...]]:
+    """Attack a model that is already there. Without a reference the model stands in for it, and nothing is said to be removed."""
+    subjects = _adopt(model, reference, roles.source, do)
+    return subjects, tuple(do(audit_transfer, subjects, roles.source, target, recipe.audit) for target in roles.targets)
+
+
+def export(recipe: Recipe, roles: Roles, model: Path, reference: Path | None, do: Runs) -> Artifact:
+    """Make a release of a model that is already there, audited on the targets that are given."""
+    subjects, audits = audit(recipe, roles, model, reference, do)
+    embeddings = tuple(do(embed_task, images, recipe.embed, None) for images in (roles.source, *roles.auxiliary, *roles.targets))
+    return do(export_artifact, roles, embeddings, None, subjects, audits, recipe)
+
+
+META_FIT = FitRecipe(epochs=12, batch_size=256, optimizer="adam", learning_rate=1e-3, weight_decay=1e-2, select="last")
+
+
+@dataclass(frozen=True)
+class MetaPlan:
+    """How much `metatrain` looks at.
+
+    Args: subsets: tasks of each set, made of some of its classes (the first of as many as it has, the last only tests). limit: pictures of
+        each. common, own: cells scored on every task (held out), and on one task alone. batch, side: pictures of a minibatch, and their
+        size in pixels. form, fit: see `fit_predictor`.
+    """
+
+    subsets: int = 6
+    limit: int = 512
+    common: int = 24
+    own: int = 56
+    batch: int = 32
+    side: int = 16
+    form: str = "pair"
+    fit: FitRecipe = META_FIT
+
+
+def metatrain(places: Sequence[str], unseen: Sequence[str], plan: MetaPlan, recipe: Recipe, do: Runs) -> FittedPredictor:
+    """The second sentence: embed many tasks, score untrained cells on each, fit the predictor of one space.
+
+    Args: places: sets to learn from. unseen: sets that only test what was learnt; nothing of them goes into the file.
+    """
+    space = recipe.network.space
+    tasks, kinds = _meta_tasks(places, unseen, plan, recipe, do.files)
+    embeddings = tuple(do(embed_task, task, recipe.embed, None) for task in tasks)
+    common = draw_cells(space, plan.common, (), numpy_generator(recipe.seed, "metatrain", "common cells", space))
+    generator = numpy_generator(recipe.seed, "metatrain", "cells", space)
+    drawn = [(*common, *draw_cells(space, plan.own, common, generator)) for _ in tasks]
+    scores = tuple(do(score_cells, task, recipe.network, cells, plan.batch, plan.side) for task, cells in zip(tasks, drawn, strict=True))
+    return do(fit_predictor, embeddings, scores, kinds, recipe.network, plan.form, plan.fit)
+
+
+def _meta_tasks(
+    places: Sequence[str], unseen: Sequence[str], plan: MetaPlan, recipe: Recipe, files: Files
+) -> tuple[tuple[ImageSet, ...], tuple[str, ...]]:
+    """The tasks, and what each is for: training, or testing on new classes or on a new set."""
+    tasks: list[ImageSet] = []
+    kinds: list[str] = []
+    for place in (*places, *unseen):
+        tasks += meta_tasks(read_set(place, recipe.data, files), plan.subsets, plan.limit, recipe.seed, files)
+        kinds += ["new set"] * plan.subsets if place in unseen else [*[TRAINING] * (plan.subsets - 1), "new classes"]
+    return tuple(tasks), tuple(kinds)
+
+
+def _adopt(model: Path, reference: Path | None, source: ImageSet, do: Runs) -> Subjects:
+    def measured(path: Path) -> Checkpoint:
+        architecture, tensors, _ = read_model(path)
+        weights: FileRef = do.files.put_tensors(tensors)
+        return do(adopt_model, architecture, weights, source)
+
+    release = measured(model)
+    return Subjects(release=release, twin=release, reference=measured(reference) if reference else release)
+
+
+def provenance(do: Runs) -> Provenance:
+    """The circumstances of a run: versions, hardware, seconds a stage took (also where it was found done), code version, time."""
+    described = describe()
+    hardware = {name: described[name] for name in described if name in {"cpu", "cores", "gpu", "machine", "memory", "threads"}}
+    return Provenance(
+        versions={name: text for name, text in described.items() if name not in hardware},
+        hardware={**hardware, "device": do.device},
+        seconds=dict(do.seconds),
+        commit=_commit(),
+        started=do.started,
+    )
+
+
+def _commit() -> str:
+    """The commit of a checkout that LockForge runs from; an installed package has none."""
+    checkout = Path(__file__).resolve().parent.parent
+    git = shutil.which("git")
+    if git is None or not (checkout / ".git").exists():
+        return "installed package"
+    found = subprocess.run([git, "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S603
+    return found.stdout.strip() or "unknown"

@@ -1,0 +1,92 @@
+"""The house holds: rooms open only onto allowed rooms, each extra has one door, every room is packaged."""
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "lockforge"
+BASE = {"errors", "randomness"}
+NOUNS = {"data", "spaces", "engine", "evidence"}
+VERBS = {"embed", "search", "train", "audit", "export"}
+BONES = BASE | {"records", "recipe", "runs"}
+MAY_IMPORT = {
+    "errors": set(),
+    "randomness": set(),
+    "records": {"errors"},
+    "recipe": {"errors", "records"},
+    "runs": {"errors", "records", "randomness"},
+    **dict.fromkeys(NOUNS, BONES),
+    **dict.fromkeys(VERBS, BONES | NOUNS),
+    "verify": BONES | {"evidence", "spaces"},
+    "pipeline": BONES | NOUNS | VERBS,
+    "cli": BONES | NOUNS | VERBS | {"pipeline", "verify"},
+    "__main__": {"cli"},
+    "__init__": BONES | NOUNS | VERBS | {"pipeline", "verify"},
+}
+DOORS = {"onnxruntime": 2, "onnx": 1, "sklearn": 1, "jinja2": 1, "cryptography": 1, "rich": 1, "PIL": 1}
+
+
+def imports_of(text: str) -> Iterator[str]:
+    """Every module that a file imports anywhere, dotted."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            yield base
+            if base == "lockforge":
+                yield from (f"lockforge.{alias.name}" for alias in node.names)
+
+
+def room_of(path: Path) -> str:
+    """The room that a file of the package lies in."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def trespasses(room: str, text: str) -> set[str]:
+    """Rooms that a file in `room` imports and may not."""
+    opened = {name.split(".")[1] for name in imports_of(text) if name.startswith("lockforge.")}
+    return opened - MAY_IMPORT[room] - {room}
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_opens_only_onto_allowed_rooms(path: Path) -> None:
+    """Verbs import nouns, nouns import neither verbs nor one another; only the pipeline knows the sentence."""
+    assert trespasses(room_of(path), path.read_text()) == set()
+
+
+def test_the_rule_can_be_broken() -> None:
+    """A verb that imports a verb, a noun that imports a noun and a search that opens a table are all noticed."""
+    assert trespasses("search", "from lockforge.audit.stage import audit_transfer") == {"audit"}
+    assert trespasses("engine", "def f():\n    import lockforge.data.batches") == {"data"}
+    assert trespasses("train", "from lockforge import pipeline") == {"pipeline"}
+
+
+def test_evidence_and_verify_open_neither_torch_nor_scipy_at_start() -> None:
+    """Anyone can check a release on a small machine: torch only inside verify's parity check."""
+    for path in [*PACKAGE.glob("evidence/*.py"), PACKAGE / "verify.py"]:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = {name.split(".")[0] for name in imports_of(ast.unparse(node))}
+                assert names.isdisjoint({"torch", "scipy", "onnxruntime"}), path
+
+
+@pytest.mark.parametrize(("package", "doors"), DOORS.items())
+def test_a_heavy_dependency_has_its_doors_and_no_more(package: str, doors: int) -> None:
+    """What may be missing or replaced is imported in one file (onnxruntime in two: export compares, verify compares again)."""
+    opened = {str(path.relative_to(PACKAGE)) for path in FILES for name in imports_of(path.read_text()) if name.split(".")[0] == package}
+    assert 1 <= len(opened) <= doors, opened
+
+
+def test_every_room_is_packaged() -> None:
+    """A folder with code that pyproject.toml does not list would be missing from the wheel."""
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    there = {".".join(path.parent.relative_to(ROOT).parts) for path in FILES}
+    assert listed == there | {"lockforge.recipes"}

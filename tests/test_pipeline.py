@@ -1,0 +1,110 @@
+"""The whole sentence on the built-in digits, small: a release that verifies, the same bytes again, nothing of the owner's data in it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from lockforge import open_runs, protect, verify_release
+from lockforge.data.builtin import DEFAULT
+from lockforge.data.roles import read_roles
+from lockforge.evidence.signing import new_key, sign_folder
+from lockforge.export.stage import lay_out
+from lockforge.pipeline import provenance
+from lockforge.recipe import Recipe, read_recipe
+from lockforge.records import Report
+
+TINY = """
+threads: 1
+data: {limit_per_class: 16}
+network: {stem_channels: 4, cells_per_stage: 1}
+embed: {samples: 32, head_steps: 5}
+search: {steps: 5, simulated: 2, shortlist: {cells: 2, fit: {epochs: 1, batch_size: 32}}}
+train: {epochs: 2, batch_size: 32, learning_rate: 0.05}
+audit: {images_per_class: [1, 2, 0], seeds: 2, steps: 5, fine_tune_rates: [0.01], probe_rates: [0.1]}
+export: {parity_samples: 3}
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A recipe that takes seconds; its figures mean nothing."""
+    path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    path.write_text(TINY)
+    return read_recipe(str(path))
+
+
+@pytest.fixture(scope="module")
+def release(tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A signed release of the built-in digits, with its runs beside it."""
+    folder = tmp_path_factory.mktemp("protect")
+    do = open_runs(tiny, folder / "runs", device="cpu")
+    source, auxiliary, targets = DEFAULT
+    artifact = protect(tiny, read_roles(source, auxiliary, targets, tiny.data, do.files), do)
+    key = new_key(folder / "key.pem")
+    return lay_out(artifact, do.files, folder / "release", provenance(do), lambda place: sign_folder(place, key))
+
+
+def test_a_release_verifies_with_the_signers_key(release: Path) -> None:
+    """Every check passes, parity included."""
+    verdict = verify_release(release, release.parent / "key.pem.pub")
+    assert verdict.passed, [check for check in verdict.checks if not check.passed]
+    assert {check.name for check in verdict.checks} >= {"manifest", "signature", "figures", "weights", "parity"}
+
+
+def test_a_release_holds_what_it_promises(release: Path) -> None:
+    """Weights, ONNX, preprocessing, labels, report in both forms, recipe, provenance, manifest, signature."""
+    assert {path.name for path in release.iterdir()} == {
+        "model.safetensors", "model.onnx", "preprocessing.json", "labels.json", "report.json", "report.html",
+        "recipe.yaml", "provenance.json", "manifest.json", "model.sig",
+    }  # fmt: skip
+
+
+def test_the_same_recipe_gives_the_same_report_byte_for_byte(release: Path, tiny: Recipe, tmp_path: Path) -> None:
+    """From nothing, in another folder, on one machine with one number of threads."""
+    do = open_runs(tiny, tmp_path / "runs", device="cpu")
+    source, auxiliary, targets = DEFAULT
+    artifact = protect(tiny, read_roles(source, auxiliary, targets, tiny.data, do.files), do)
+    assert do.files.get(artifact.report) == (release / "report.json").read_bytes()
+    assert do.files.get(artifact.files["model.onnx"]) == (release / "model.onnx").read_bytes()
+
+
+def test_targets_are_not_needed_for_the_choice(release: Path, tiny: Recipe, tmp_path: Path) -> None:
+    """Without a target the same cell is chosen and the same weights are trained; the release says that it was not audited."""
+    do = open_runs(tiny, tmp_path / "runs", device="cpu")
+    source, auxiliary, _ = DEFAULT
+    artifact = protect(tiny, read_roles(source, auxiliary, (), tiny.data, do.files), do)
+    alone, audited = (Report.from_json(text) for text in (do.files.get(artifact.report), (release / "report.json").read_bytes()))
+    assert alone.verdict == "not audited"
+    assert alone.search == audited.search
+    assert alone.subjects == audited.subjects
+
+
+def test_the_report_has_the_audit_of_both_ways_and_every_seed(release: Path, tiny: Recipe) -> None:
+    """Release, reference, scratch and the dummy are all there on one grid."""
+    report = Report.from_json((release / "report.json").read_bytes())
+    (audit,) = report.audits
+    assert {"release", "scratch_release", "dummy"} <= {point.start for point in audit.points}
+    assert len(audit.seeds) == tiny.audit.seeds
+    assert {envelope.name for envelope in audit.measures.envelopes} >= {"release", "reference", "scratch", "dummy"}
+    assert audit.verdict.word in {"indicative only", "nothing to protect", "no protection"}
+
+
+def test_no_path_and_no_picture_leaves_the_house(release: Path) -> None:
+    """No file names anything of this machine, and none holds a picture."""
+    for path in release.iterdir():
+        data = path.read_bytes()
+        for word in (str(Path.home()), str(release.parent), "site-packages", "/usr/"):
+            assert word.encode() not in data, (path.name, word)
+        assert b"\x89PNG" not in data
+        assert b"data:image" not in data
+
+
+def test_the_page_needs_no_network_and_every_figure_has_words(release: Path) -> None:
+    """One file: no script, no outside address; each chart has a label."""
+    html = (release / "report.html").read_text()
+    assert not re.search(r"<script|https?://|@import|url\(", html)
+    assert html.count('role="img"') == html.count("aria-label=")
+    assert html.count("<svg") >= 3
+    assert json.loads((release / "labels.json").read_text()) == ["0", "1", "2", "3", "4"]
