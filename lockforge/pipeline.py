@@ -125,10 +125,10 @@ class MetaPlan:
         size in pixels. form, fit: see `fit_predictor`.
     """
 
-    subsets: int = 6
+    subsets: int = 4
     limit: int = 512
-    common: int = 24
-    own: int = 56
+    common: int = 20
+    own: int = 40
     batch: int = 32
     side: int = 16
     form: str = "pair"

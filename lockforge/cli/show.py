@@ -55,6 +55,7 @@ class Terminal:
             disable=not self.console.is_terminal,
         )
         self.task: TaskID | None = None
+        self.note = ""
         self.about = about
         self.started = time.perf_counter()
 
@@ -75,9 +76,11 @@ class Terminal:
         if self.task is not None:
             self.progress.remove_task(self.task)
         self.task = self.progress.add_task(WORDS.get(stage, stage), total=None, note="")
+        self.note = ""
 
     def step(self, done: float, total: float, note: str) -> None:
         """It has come so far."""
+        self.note = note
         if self.task is not None:
             self.progress.update(self.task, completed=done, total=total, note=note)
 
@@ -87,7 +90,8 @@ class Terminal:
             self.progress.remove_task(self.task)
             self.task = None
         took = "[dim]found done[/]" if cached else f"{seconds:6.1f} s"
-        self.console.print(f"  [green]✓[/] {WORDS.get(stage, stage):<8} {took}")
+        note = "" if cached else self.note
+        self.console.print(f"  [green]✓[/] {WORDS.get(stage, stage):<8} {took}  [dim]{note}[/]")
 
     def roles(self, roles: "Roles") -> None:
         """Who may see what, before anything is worked out."""
@@ -118,9 +122,9 @@ def answer(value: Any) -> None:
 
 
 def estimate(value: "Estimate", *, percent: bool = False) -> str:
-    """A figure with its interval, or why there is none."""
+    """A figure with its interval; why there is none is said by the verdict."""
     if value.mean is None:
-        return f"not defined: {value.reason}" if value.reason else "not defined"
+        return "not defined"
     scale, unit = (100, " points") if percent else (1, "")
     text = f"{scale * value.mean:+.2f}" if not percent else f"{scale * value.mean:+.1f}"
     if value.low is None or value.high is None:
@@ -192,6 +196,9 @@ def _audit(console: Console, name: str, audit: "TransferAudit") -> None:
     table.add_row("advantage removed (against reference)", estimate(measures.removed_vs_reference))
     table.add_row("  by the weight lock (against twin)", estimate(measures.removed_vs_twin))
     table.add_row("  by an empty network (must be 1)", estimate(measures.removed_by_dummy))
+    areas = [row.area for row in measures.slc if row.start == "release" and row.area.mean is not None]
+    if areas:
+        table.add_row("SLC-AUC of the worst attacker (natural log)", estimate(max(areas, key=lambda area: area.mean or 0.0)))
     table.add_row("accuracy gap at most data", estimate(measures.accuracy_gap, percent=True))
     table.add_row("worst attacker", measures.worst_attacker)
     console.print(table)
@@ -216,6 +223,8 @@ def release(folder: Path, signer: str, *, as_json: bool) -> None:
     console.print(
         f"[dim]release   {subjects.release.architecture.cell}\nreference {subjects.reference.architecture.cell}[/]\n", soft_wrap=True
     )
+    if subjects.release.weights == subjects.reference.weights:
+        console.print("[yellow]release and reference are the same network: the architecture lock removed nothing[/]\n")
     for name, audit in zip(report.roles.target_names, report.audits, strict=True):
         _audit(console, name, audit)
     console.print(f"ONNX       {report.parity}")

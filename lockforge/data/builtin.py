@@ -1,4 +1,4 @@
-"""Real data that needs no download: the handwritten digits of scikit-learn.
+"""Data that needs no download: the handwritten digits of scikit-learn, and drawings.
 
 1,797 grey pictures, 8 x 8 pixels, 0 to 16 scaled to 0 to 255: Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits, UCI
 (CC BY 4.0), the test part. No two are equal.
@@ -6,6 +6,10 @@
     digits          all ten
     digits:0-4      some of them
     digits:5-9/a    half of each digit's pictures, decided by content; /b is the other half
+
+2,000 drawn colour pictures, 32 x 32 pixels (`data.synthetic`), always the same ones; each name has pictures of its own.
+
+    drawings:figure, drawings:colour, drawings:texture
 """
 
 import re
@@ -14,15 +18,19 @@ from functools import cache
 import numpy as np
 
 from lockforge.data.pictures import UNDECIDED, Decoded, content_hashes
+from lockforge.data.synthetic import NAMES, Answer, draw_pictures
 from lockforge.errors import DataError
+from lockforge.randomness import numpy_generator
 
 DEFAULT: tuple[str, tuple[str, ...], tuple[str, ...]] = ("digits:0-4", ("digits:5-9/a",), ("digits:5-9/b",))
 _NAME = re.compile(r"digits(?::(\d)-(\d)(?:/([ab]))?)?")
+_DRAWINGS = 2000
+_KNOWN = "digits, digits:0-4, digits:5-9, digits:5-9/a, digits:5-9/b, " + ", ".join(f"drawings:{answer}" for answer in NAMES)
 
 
 def is_builtin(place: str) -> bool:
     """Whether a place is a built-in name; a folder of that name is given as ./NAME."""
-    return place == "digits" or place.startswith("digits:")
+    return place == "digits" or place.startswith(("digits:", "drawings:"))
 
 
 def read_builtin(place: str) -> Decoded:
@@ -33,11 +41,14 @@ def read_builtin(place: str) -> Decoded:
     >>> read_builtin("digits:0-1").classes
     ('0', '1')
     """
+    drawings: dict[str, Answer] = {f"drawings:{answer}": answer for answer in NAMES}
+    if place in drawings:
+        return draw_pictures(_DRAWINGS, numpy_generator(0, "builtin", place), side=32).asked(drawings[place])
     match = _NAME.fullmatch(place)
     first, last, half = match.groups() if match else ("1", "0", None)
     low, high = int(first or 0), int(last or 9)
     if low >= high:
-        raise DataError(f"there is no built-in data set {place!r}", hint="use digits, digits:0-4, digits:5-9, digits:5-9/a or digits:5-9/b")
+        raise DataError(f"there is no built-in data set {place!r}", hint=f"use one of {_KNOWN}")
     whole = _digits()
     rows = np.flatnonzero((whole.labels >= low) & (whole.labels <= high))
     if half:

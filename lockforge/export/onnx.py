@@ -4,10 +4,9 @@ Input `pixels` f32 (batch, c, h, w), normalised as preprocessing.json says; outp
 """
 
 import contextlib
-import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 
 import onnx
@@ -40,6 +39,7 @@ def to_onnx(architecture: Architecture, tensors: dict[str, Tensor], recipe: Expo
             output_names=["logits"],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             external_data=False,
+            verbose=False,
         )
     if program is None:
         raise OutcomeError("torch.onnx gave no program", hint="set export.onnx: false and report this network")
@@ -72,29 +72,36 @@ def parity_of(architecture: Architecture, tensors: dict[str, Tensor], data: byte
 
 def _forget(model: onnx.ModelProto) -> None:
     """Clear what the exporter wrote about where it ran."""
-    graphs = [model.graph, *(function for function in model.functions)]
-    for graph in graphs:
-        for node in graph.node:
-            node.doc_string = ""
-            del node.metadata_props[:]
-        for value in graph.value_info:
-            del value.metadata_props[:]
+    for graph in (model.graph, *model.functions):
+        _forget_in(graph.node)
+        _forget_in(graph.value_info)
+        graph.doc_string = ""
         del graph.metadata_props[:]
-    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
-        value.doc_string = ""
-        del value.metadata_props[:]
+    for values in (model.graph.input, model.graph.output, model.graph.initializer):
+        _forget_in(values)
     del model.metadata_props[:]
     model.doc_string = ""
-    model.graph.doc_string = ""
+
+
+def _forget_in(parts: Iterable[onnx.NodeProto | onnx.ValueInfoProto | onnx.TensorProto]) -> None:
+    """The same for nodes, with the graphs that their attributes hold, values and tensors."""
+    for part in parts:
+        part.doc_string = ""
+        del part.metadata_props[:]
+        for attribute in part.attribute if isinstance(part, onnx.NodeProto) else ():
+            for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                graph.doc_string = ""
+                _forget_in(graph.node)
+                _forget_in(graph.value_info)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter talks to standard output, warns about its own future, and logs."""
+    """The exporter warns about its own future, and logs."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:

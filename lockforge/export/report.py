@@ -6,6 +6,7 @@ Chart coordinates: a box of 640 x 300 units with a margin for the axes; x is the
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -14,7 +15,7 @@ from lockforge.recipe import Recipe, to_yaml
 from lockforge.records import EDGES, Cell, Checkpoint, Estimate, LearningCurve, Op, Report, TransferAudit
 
 WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 48, 12, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 66, 18, 14, 44
 COLOURS = {"release": "c1", "reference": "c2", "twin": "c3", "scratch": "c4", "dummy": "c5"}
 NODES = ((40, 60), (150, 20), (150, 100), (260, 60))
 EDGE_BENDS = ((95, 28), (95, 92), (162, 60), (150, 60), (205, 28), (205, 92))
@@ -51,9 +52,16 @@ def page(report: Report, vectors: Sequence[Sequence[float]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    room.filters |= {"figure": figure, "percent": lambda value: f"{100 * value:.1f} %"}
+    room.filters |= {"short": short, "points": points, "percent": lambda value: f"{100 * value:.1f} %"}
     audits = [
-        {"name": name, "audit": audit, "chart": transfer_chart(audit), "curves": audit.measures.envelopes}
+        {
+            "name": name,
+            "audit": audit,
+            "chart": transfer_chart(audit),
+            "curves": audit.measures.envelopes,
+            "chosen": [point for point in audit.points if point.test_accuracy is not None],
+            "worst_area": worst_area(audit),
+        }
         for name, audit in zip(report.roles.target_names, report.audits, strict=True)
     ]
     return room.get_template("report.html.j2").render(
@@ -66,24 +74,46 @@ def page(report: Report, vectors: Sequence[Sequence[float]]) -> str:
         history=history_chart(report.subjects.release, report.subjects.reference),
         confusion=_confusion(report),
         cells={"release": drawing(report.subjects.release), "reference": drawing(report.subjects.reference)},
-        strips=_strips(report, vectors),
+        strips=(strips := _strips(report, vectors)),
+        strip_rows=list(zip(*(strip["means"] for strip in strips), strict=True)),
+        epochs=_epochs(report.subjects.release, report.subjects.reference),
+        attackers=len({point.attacker for audit in report.audits for point in audit.points if point.start == "release"}),
         names=_embedding_names(report),
         recipe=to_yaml(Recipe.model_validate(report.recipe)),
         box=(WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM),
     )
 
 
-def figure(value: Estimate) -> str:
-    """A figure with its interval, or why there is none.
+def short(value: Estimate) -> str:
+    """A figure with its interval; why there is none is said elsewhere.
 
-    >>> figure(Estimate(mean=0.5, low=0.25, high=0.75)), figure(Estimate(mean=None, reason="nothing to protect"))
-    ('0.50 [0.25, 0.75]', 'not defined: nothing to protect')
+    >>> short(Estimate(mean=0.5, low=0.25, high=0.75)), short(Estimate(mean=None, reason="nothing to protect"))
+    ('0.50 [0.25, 0.75]', 'not defined')
     """
     if value.mean is None:
-        return f"not defined: {value.reason}" if value.reason else "not defined"
+        return "not defined"
     if value.low is None or value.high is None:
         return f"{value.mean:.2f}"
     return f"{value.mean:.2f} [{value.low:.2f}, {value.high:.2f}]"
+
+
+def points(value: Estimate) -> str:
+    """A difference of accuracies in points.
+
+    >>> points(Estimate(mean=-0.05, low=-0.1, high=0.01))
+    '-5.0 points [-10.0, +1.0]'
+    """
+    if value.mean is None:
+        return "not defined"
+    if value.low is None or value.high is None:
+        return f"{100 * value.mean:+.1f} points"
+    return f"{100 * value.mean:+.1f} points [{100 * value.low:+.1f}, {100 * value.high:+.1f}]"
+
+
+def worst_area(audit: TransferAudit) -> Estimate:
+    """The largest SLC-AUC among the attackers that start from the release."""
+    areas = [row.area for row in audit.measures.slc if row.start == "release" and row.area.mean is not None]
+    return max(areas, key=lambda area: area.mean or 0.0, default=Estimate(mean=None, reason="no attacker started from the release"))
 
 
 def transfer_chart(audit: TransferAudit) -> Chart:
@@ -172,6 +202,12 @@ def _confusion(report: Report) -> list[list[tuple[int, float]]]:
     return [[(count, count / max(sum(row), 1)) for count in row] for row in report.subjects.release.confusion]
 
 
+def _epochs(release: Checkpoint, reference: Checkpoint) -> list[tuple[int, tuple[float | None, float | None]]]:
+    """Validation accuracy of both networks after each epoch, counted from 1."""
+    rows = zip_longest((epoch.val_accuracy for epoch in release.history), (epoch.val_accuracy for epoch in reference.history))
+    return list(enumerate(rows, start=1))
+
+
 def _strips(report: Report, vectors: Sequence[Sequence[float]], bars: int = 96) -> list[dict[str, Any]]:
     """Each Fisher diagonal in at most `bars` bars: means of neighbouring filters, on a scale of their fourth root."""
     strips = []
@@ -179,5 +215,5 @@ def _strips(report: Report, vectors: Sequence[Sequence[float]], bars: int = 96) 
         step = max(1, math.ceil(len(vector) / bars))
         means = [sum(vector[at : at + step]) / len(vector[at : at + step]) for at in range(0, len(vector), step)]
         top = max(*means, 1e-30)
-        strips.append({"name": name, "bars": [round((value / top) ** 0.25, 3) for value in means]})
+        strips.append({"name": name, "bars": [round((value / top) ** 0.25, 3) for value in means], "means": means})
     return strips

@@ -84,7 +84,13 @@ def check_place(out: Path) -> None:
     """
     if out.is_symlink():
         raise ResourceError(f"{out} is a link", hint="give the folder itself")
-    if out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
+    if out.absolute() == Path.cwd():
+        raise ResourceError(f"{out} is the folder you are in: it cannot be replaced whole", hint="give the release a folder of its own")
+    try:
+        taken = out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir()))
+    except OSError as error:
+        raise ResourceError(f"{out} cannot be read: {error.strerror}", hint="give a folder you may read and write") from error
+    if taken:
         raise ResourceError(f"{out} exists and is no LockForge release", hint="give another --out; only a release is replaced")
 
 
@@ -138,8 +144,9 @@ def _preprocessing(source: ImageSet, recipe: Recipe) -> bytes:
         "input": "pixels",
         "shape": ["batch", c, h, w],
         "channels": "grey" if c == 1 else "RGB",
-        "resize": f"to {w} x {h} pixels, antialiased",
-        "scale": "divide 0..255 by 255, subtract mean, divide by std, channel by channel",
+        "resize": {"width": w, "height": h, "kernel": "bilinear with antialiasing, 8 bits, as Pillow's Image.resize(..., BILINEAR)"},
+        "value_range": [0, 255],
+        "scale": "divide by 255, subtract mean, divide by std, channel by channel",
         "mean": list(source.mean),
         "std": list(source.std),
         "parity_seed": recipe.seed,

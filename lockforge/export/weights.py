@@ -57,7 +57,10 @@ def read_model(place: Path) -> "tuple[Architecture, dict[str, Tensor], dict[str,
     path = place / NAME if place.is_dir() else place
     if not path.is_file():
         raise DataError(f"{path} is not there", hint="give a release folder or a model.safetensors written by LockForge")
-    metadata = _metadata(path)
+    try:
+        metadata = _metadata(path)
+    except PermissionError as error:
+        raise DataError(f"{path} may not be read", hint="give yourself leave to read it (chmod u+r)") from error
     if "lockforge.architecture" not in metadata:
         raise DataError(f"{path} does not say which architecture it is", hint="give weights that LockForge wrote (train or protect)")
     try:

@@ -31,11 +31,11 @@ def test_the_default_roles_share_no_picture_and_leave_none_out() -> None:
     assert np.abs(np.bincount(sets[1].labels) - np.bincount(sets[2].labels)).max() <= 1
 
 
-@pytest.mark.parametrize("place", ["digits:4-0", "digits:3-3", "digits:5-9/c", "digits:", "digits:0-10"])
+@pytest.mark.parametrize("place", ["digits:4-0", "digits:3-3", "digits:5-9/c", "digits:", "digits:0-10", "drawings:size"])
 def test_an_unknown_name_is_refused_with_those_that_exist(place: str) -> None:
     """A typo in a built-in name is not taken for a path."""
     assert is_builtin(place)
-    with pytest.raises(DataError, match="use digits, digits:0-4"):
+    with pytest.raises(DataError, match="use one of digits, digits:0-4"):
         read_builtin(place)
 
 
@@ -43,3 +43,13 @@ def test_a_path_is_no_builtin_name() -> None:
     """A folder called digits is given as ./digits."""
     assert not is_builtin("./digits")
     assert not is_builtin("digits.npz")
+
+
+def test_drawings_are_always_the_same_and_each_name_has_its_own() -> None:
+    """Three different tasks, no picture in two of them."""
+    names = ["drawings:figure", "drawings:colour", "drawings:texture"]
+    sets = [read_builtin(name) for name in names]
+    assert [len(decoded.classes) for decoded in sets] == [5, 6, 4]
+    assert {decoded.images.shape for decoded in sets} == {(2000, 32, 32, 3)}
+    assert len(set.union(*map(keys, sets))) == 6000
+    assert (read_builtin("drawings:figure").images == sets[0].images).all()

@@ -52,3 +52,23 @@ def test_only_a_release_is_replaced(place: Path) -> None:
     for wrong in (place, place.parent / "file", place.parent / "link"):
         with pytest.raises(ResourceError):
             check_place(wrong)
+
+
+def test_the_folder_one_is_in_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could not be renamed away, however empty it is."""
+    place.mkdir()
+    monkeypatch.chdir(place)
+    with pytest.raises(ResourceError, match="folder of its own"):
+        check_place(Path())
+
+
+def test_a_folder_that_may_not_be_read_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk's refusal becomes an error that names the place."""
+    place.mkdir()
+
+    def refuse(_folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(ResourceError, match="Permission denied"):
+        check_place(place)
