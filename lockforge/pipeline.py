@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lockforge.audit.stage import audit_transfer
-from lockforge.data.roles import read_roles, read_set
+from lockforge.data.roles import Tell, nobody, read_roles, read_set
 from lockforge.embed.stage import embed_task
 from lockforge.engine.device import choose_device, describe, set_threads
 from lockforge.export.stage import export_artifact
@@ -55,12 +55,14 @@ def open_runs(recipe: Recipe, folder: Path, *, device: str = "auto", reporter: R
     return Runs(folder, seed=recipe.seed, device=chosen, reporter=reporter)
 
 
-def gather(places: Places, recipe: Recipe, files: Files) -> Roles:
+def gather(places: Places, recipe: Recipe, files: Files, *, tell: Tell = nobody) -> Roles:
     """Read every data set and hold the roles apart.
+
+    Args: tell: is given a line for each picture that could not be read, where the recipe allows that.
 
     Raises: DataError: unreadable, malformed, or the same images in two roles.
     """
-    return read_roles(places.source, places.auxiliary, places.targets, recipe.data, files)
+    return read_roles(places.source, places.auxiliary, places.targets, recipe.data, files, tell=tell)
 
 
 def protect(recipe: Recipe, roles: Roles, do: Runs) -> Artifact:
@@ -83,10 +85,10 @@ def protect(recipe: Recipe, roles: Roles, do: Runs) -> Artifact:
     return do(export_artifact, roles, (*embeddings, *shown), found, subjects, audits, recipe)
 
 
-def embed(recipe: Recipe, places: Sequence[str], weights: Path | None, do: Runs) -> tuple[TaskEmbedding, ...]:
+def embed(recipe: Recipe, places: Sequence[str], weights: Path | None, do: Runs, *, tell: Tell = nobody) -> tuple[TaskEmbedding, ...]:
     """Embed several tasks with one probe; the first one's shape does not bind the others."""
     probe = do.files.put(weights.read_bytes()) if weights else None
-    return tuple(do(embed_task, read_set(place, recipe.data, do.files), recipe.embed, probe) for place in places)
+    return tuple(do(embed_task, read_set(place, recipe.data, do.files, tell=tell), recipe.embed, probe) for place in places)
 
 
 def search(recipe: Recipe, roles: Roles, do: Runs) -> SearchResult:

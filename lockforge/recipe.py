@@ -59,6 +59,7 @@ class DataRecipe(Record):
     val_share: Annotated[float, Field(gt=0, lt=0.5), says("of the training images, where no val split is given")] = 0.2
     test_share: Annotated[float, Field(gt=0, lt=0.5), says("of all images, where no test split is given")] = 0.2
     limit_per_class: Annotated[Positive | None, says("at most so many images a class in each split; none is all")] = None
+    skip_unreadable: Annotated[bool, says("leave out pictures that cannot be read, and count them, instead of stopping")] = False
     overlap: Annotated[
         Literal["error", "drop"], says("a target image that is also in source or auxiliary: stop, or drop it there and say so")
     ] = "error"

@@ -126,6 +126,7 @@ class Roles(Record):
     targets: tuple[ImageSet, ...] = ()
     names: tuple[str, ...]
     dropped: dict[str, Count] = {}
+    unreadable: dict[str, Count] = {}
 
     @model_validator(mode="after")
     def _one_name_each(self) -> Self:

@@ -139,33 +139,65 @@ class Files:
 
         Raises: IntegrityError: missing, or not what was stored.
         """
+        if ref.sha256 not in self.checked:
+            self._check(ref)
+        return self.path(ref).read_bytes()
+
+    def _check(self, ref: FileRef) -> None:
         import hashlib
 
+        path = self.path(ref)
         try:
-            data = self.path(ref).read_bytes()
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError as error:
             raise IntegrityError(
-                f"{self.path(ref)} is missing", hint="remove the run that names it with `lockforge runs clean` and start again"
+                f"{path} is missing", hint="remove the run that names it with `lockforge runs clean` and start again"
             ) from error
-        if ref.sha256 not in self.checked:
-            found = hashlib.sha256(data).hexdigest()
-            if found != ref.sha256:
-                raise IntegrityError(f"{self.path(ref)} holds other bytes (sha256 {found[:12]})", hint="delete that file and start again")
-            self.checked.add(ref.sha256)
-        return data
+        if found != ref.sha256:
+            raise IntegrityError(f"{path} holds other bytes (sha256 {found[:12]})", hint="delete that file and start again")
+        self.checked.add(ref.sha256)
 
     def put_arrays(self, arrays: Mapping[str, "np.ndarray[Any, Any]"]) -> FileRef:
-        """Store numpy arrays as safetensors."""
-        import numpy as np
-        from safetensors.numpy import save
+        """Store numpy arrays as safetensors, a piece at a time, so that they need not fit in memory."""
+        import hashlib
 
-        return self.put(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+        from lockforge.tensors import pieces_of_file
+
+        part = self.root / f".{os.getpid()}.part"
+        made, size = hashlib.sha256(), 0
+        with writing("arrays", self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            try:
+                with part.open("wb") as out:
+                    for piece in pieces_of_file(arrays):
+                        made.update(piece)
+                        size += out.write(piece)
+                    out.flush()
+                    os.fsync(out.fileno())
+                ref = FileRef(sha256=made.hexdigest(), size=size)
+                if not self.has(ref):
+                    part.replace(self.path(ref))
+            finally:
+                part.unlink(missing_ok=True)
+        return ref
 
     def get_arrays(self, ref: FileRef) -> dict[str, "np.ndarray[Any, Any]"]:
         """Read numpy arrays."""
         from safetensors.numpy import load
 
         return dict(load(self.get(ref)))
+
+    def map_arrays(self, ref: FileRef) -> dict[str, "np.ndarray[Any, Any]"]:
+        """Arrays whose pages are read from the file when they are used. They may be written to: the file does not change.
+
+        Raises: IntegrityError: missing, or not what was stored.
+        """
+        from lockforge.tensors import map_file
+
+        if ref.sha256 not in self.checked:
+            self._check(ref)
+        return map_file(self.path(ref))
 
     def put_tensors(self, tensors: Mapping[str, "torch.Tensor"]) -> FileRef:
         """Store torch tensors as safetensors."""

@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "randomness": set(),
     "records": {"errors"},
     "recipe": {"errors", "records"},
-    "runs": {"errors", "records", "randomness"},
+    "tensors": set(),
+    "runs": {"errors", "records", "randomness", "tensors"},
     **dict.fromkeys(NOUNS, BONES),
     **dict.fromkeys(VERBS, BONES | NOUNS),
     "verify": BONES | {"evidence", "spaces"},
@@ -27,7 +28,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "__init__": BONES | NOUNS | VERBS | {"pipeline", "verify"},
 }
-DOORS = {"onnxruntime": 2, "onnx": 1, "sklearn": 1, "jinja2": 1, "cryptography": 1, "rich": 1, "PIL": 1}
+DOORS = {"onnxruntime": 2, "onnx": 1, "sklearn": 1, "jinja2": 1, "cryptography": 1, "rich": 1, "PIL": 1, "pyarrow": 1}
 
 
 def imports_of(text: str) -> Iterator[str]:

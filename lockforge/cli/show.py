@@ -90,8 +90,12 @@ class Terminal:
             self.progress.remove_task(self.task)
             self.task = None
         took = "[dim]found done[/]" if cached else f"{seconds:6.1f} s"
-        note = "" if cached else self.note
+        note = self.note if stage == "train_cell" and not cached else ""
         self.console.print(f"  [green]✓[/] {WORDS.get(stage, stage):<8} {took}  [dim]{note}[/]")
+
+    def tell(self, line: str) -> None:
+        """A line of its own, as it is."""
+        self.console.print(line, style="yellow", markup=False, soft_wrap=True)
 
     def roles(self, roles: "Roles") -> None:
         """Who may see what, before anything is worked out."""
@@ -105,6 +109,8 @@ class Terminal:
         self.console.print(table)
         for name, count in roles.dropped.items():
             self.console.print(f"[yellow]{count} image(s) of {name} were dropped: another role or split holds them too[/]")
+        for name, count in roles.unreadable.items():
+            self.console.print(f"[yellow]{count} image(s) of {name} could not be read and were left out (named above)[/]")
         if not roles.targets:
             self.console.print("[yellow]no target: the release will say that it was not audited (--target PLACE)[/]")
 

@@ -24,6 +24,7 @@ RecipeName = Annotated[str, typer.Option("--recipe", metavar="NAME|FILE", help="
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one recipe key: search.steps=80. May be repeated.")
 ]
+Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out pictures that cannot be read, and say which.")]
 RunsFolder = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where finished stages are kept and found again.")]
 Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where tensors live; auto takes a GPU if there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The answer as JSON on standard output.")]
@@ -55,6 +56,7 @@ def protect(
     key: Key = None,
     unsigned: Unsigned = False,
     set_: Overrides = None,
+    skip_unreadable: Skip = False,
     runs: RunsFolder = Path("runs"),
     device: Device = "auto",
     json: AsJson = False,
@@ -62,7 +64,7 @@ def protect(
     """Lock a model to its own task, attack it as a thief would, export it signed with a report."""
     from lockforge.cli import show
 
-    settings, do, terminal = _begin(recipe, set_, runs, device)
+    settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
     _check_out(out, key, unsigned=unsigned)
     with terminal:
         roles = _gather(_places(source, auxiliary, target), settings, do, terminal)
@@ -81,6 +83,7 @@ def embed(
     ] = None,
     recipe: RecipeName = "digits",
     set_: Overrides = None,
+    skip_unreadable: Skip = False,
     runs: RunsFolder = Path("runs"),
     device: Device = "auto",
     json: AsJson = False,
@@ -88,7 +91,7 @@ def embed(
     """Embed tasks (diagonal Fisher, Task2Vec) and show how near they are to one another."""
     from lockforge.cli import show
 
-    settings, do, terminal = _begin(recipe, set_, runs, device)
+    settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
     if (probe is None) != (settings.embed.probe == "packaged"):
         raise RecipeError(
             f"embed.probe is {settings.embed.probe!r} and --probe is {probe}",
@@ -97,7 +100,7 @@ def embed(
     with terminal:
         from lockforge import pipeline
 
-        embeddings = pipeline.embed(settings, sets, probe, do)
+        embeddings = pipeline.embed(settings, sets, probe, do, tell=terminal.tell)
     show.embeddings(sets, embeddings, do.files, as_json=json)
 
 
@@ -106,6 +109,7 @@ def search(
     auxiliary: Auxiliary = None,
     recipe: RecipeName = "digits",
     set_: Overrides = None,
+    skip_unreadable: Skip = False,
     runs: RunsFolder = Path("runs"),
     device: Device = "auto",
     json: AsJson = False,
@@ -113,7 +117,7 @@ def search(
     """Search a cell that is good on the source and poor elsewhere; targets are not asked for, because a search must not see them."""
     from lockforge.cli import show
 
-    settings, do, terminal = _begin(recipe, set_, runs, device)
+    settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
     with terminal:
         roles = _gather(_places(source, auxiliary, None), settings, do, terminal)
         from lockforge import pipeline
@@ -128,6 +132,7 @@ def train(
     recipe: RecipeName = "digits",
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The safetensors file to write.")] = Path("model.safetensors"),
     set_: Overrides = None,
+    skip_unreadable: Skip = False,
     runs: RunsFolder = Path("runs"),
     device: Device = "auto",
     json: AsJson = False,
@@ -135,7 +140,7 @@ def train(
     """Search a cell, train it, and write its weights."""
     from lockforge.cli import show
 
-    settings, do, terminal = _begin(recipe, set_, runs, device)
+    settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
     with terminal:
         roles = _gather(_places(source, auxiliary, None), settings, do, terminal)
         from lockforge import pipeline
@@ -154,6 +159,7 @@ def audit(
     reference: Reference = None,
     recipe: RecipeName = "digits",
     set_: Overrides = None,
+    skip_unreadable: Skip = False,
     runs: RunsFolder = Path("runs"),
     device: Device = "auto",
     json: AsJson = False,
@@ -161,7 +167,7 @@ def audit(
     """Attack a model as a thief would; finding no protection is an answer, not an error."""
     from lockforge.cli import show
 
-    settings, do, terminal = _begin(recipe, set_, runs, device)
+    settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
     with terminal:
         roles = _gather(_places(source, None, target), settings, do, terminal)
         from lockforge import pipeline
@@ -180,6 +186,7 @@ def export(
     key: Key = None,
     unsigned: Unsigned = False,
     set_: Overrides = None,
+    skip_unreadable: Skip = False,
     runs: RunsFolder = Path("runs"),
     device: Device = "auto",
     json: AsJson = False,
@@ -187,7 +194,7 @@ def export(
     """Make a signed release of a model that is already trained."""
     from lockforge.cli import show
 
-    settings, do, terminal = _begin(recipe, set_, runs, device)
+    settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
     _check_out(out, key, unsigned=unsigned)
     with terminal:
         roles = _gather(_places(source, None, target), settings, do, terminal)
@@ -220,12 +227,12 @@ def metatrain(
     answer(found.card)
 
 
-def _begin(recipe: str, overrides: list[str] | None, runs: Path, device: str) -> "tuple[Recipe, Runs, Terminal]":
+def _begin(recipe: str, overrides: list[str] | None, runs: Path, device: str, *, skip: bool = False) -> "tuple[Recipe, Runs, Terminal]":
     """Faults of the recipe and the machine come before the seconds that torch takes to start."""
     from lockforge.cli.show import Terminal
     from lockforge.recipe import read_recipe
 
-    settings = read_recipe(recipe, tuple(overrides or ()))
+    settings = read_recipe(recipe, (*(overrides or ()), *(["data.skip_unreadable=true"] if skip else [])))
     terminal = Terminal(f"recipe {recipe}")
     from lockforge.pipeline import open_runs
 
@@ -246,7 +253,7 @@ def _places(source: str | None, auxiliary: list[str] | None, targets: list[str] 
 def _gather(places: "Places", settings: "Recipe", do: "Runs", terminal: "Terminal") -> "Roles":
     from lockforge.pipeline import gather
 
-    roles = gather(places, settings, do.files)
+    roles = gather(places, settings, do.files, tell=terminal.tell)
     terminal.roles(roles)
     return roles
 

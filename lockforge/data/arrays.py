@@ -15,12 +15,13 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 from numpy.lib import format as npy
 
+from lockforge.data.memory import CHUNK, hold, join, pieces
 from lockforge.data.pictures import MOST_BYTES, MOST_PIXELS, TEST, TRAIN, UNDECIDED, VAL, Decoded, class_faults, refuse
 
 _HINT = "give x and y, or x_train, y_train, x_test, y_test (x_val, y_val): pictures (n, h, w, c) and one label each; see docs/data.md"
@@ -42,6 +43,7 @@ _UNREADABLE = (
     zipfile.BadZipFile,
     tokenize.TokenError,
 )
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _MOST_LABELS = 2**26  # of anything but pictures: their bytes
 
 _Array = np.ndarray[Any, Any]
@@ -72,7 +74,7 @@ def read_arrays(path: Path) -> Decoded:
     labels, classes = _labels(parts, arrays.get("classes"), faults)
     refuse(str(path), faults, _HINT)
     split = np.concatenate([np.full(len(part.labels), part.split, np.uint8) for part in parts])
-    return Decoded(np.concatenate(images) if len(images) > 1 else images[0], labels, split, classes)
+    return Decoded(join(images), labels, split, classes)
 
 
 def _load(path: Path, faults: _Faults) -> dict[str, _Array]:
@@ -87,11 +89,11 @@ def _load(path: Path, faults: _Faults) -> dict[str, _Array]:
                 _check_header(archive, name, member, faults)
             total = sum(member.file_size for member in known.values())
             if total > MOST_BYTES:
-                faults.append(f"{total / 2**30:.1f} GiB of arrays; at most {MOST_BYTES // 2**30} GiB are held in memory")
+                faults.append(f"{total / 2**30:.1f} GiB of arrays; at most {MOST_BYTES // 2**30} GiB are read")
             if not faults:
                 for name, member in known.items():
                     with archive.open(member) as stream:
-                        arrays[name] = npy.read_array(stream, allow_pickle=False)
+                        arrays[name] = _array(stream)
             if not known:
                 faults.append(f"it holds none of x, y, x_train, y_train, but: {', '.join(archive.namelist()[:10]) or 'nothing'}")
     except _UNREADABLE as error:
@@ -99,15 +101,27 @@ def _load(path: Path, faults: _Faults) -> dict[str, _Array]:
     return arrays
 
 
+def _array(stream: IO[bytes]) -> _Array:
+    """One array whose header was found sound, read a piece at a time."""
+    shape, fortran, kind = _HEADERS[npy.read_magic(stream)](stream)
+    made = hold(shape[::-1] if fortran else shape, kind)
+    room = made.reshape(-1).view(np.uint8)
+    for start in range(0, len(room), CHUNK):
+        piece = stream.read(min(CHUNK, len(room) - start))
+        room[start : start + len(piece)] = np.frombuffer(piece, np.uint8)
+        if len(piece) < min(CHUNK, len(room) - start):
+            raise EOFError("it ends in the middle of an array")
+    return made.T if fortran else made
+
+
 def _check_header(archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo, faults: _Faults) -> None:
     """An array must say what its file holds: no pickle, no size beyond its bytes, no picture beyond the bound."""
     with archive.open(member) as stream:
         version = npy.read_magic(stream)
-        readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-        if version not in readers:
+        if version not in _HEADERS:
             faults.append(f"{name}: .npy layout {version} is not read")
             return
-        shape, _, kind = readers[version](stream)
+        shape, _, kind = _HEADERS[version](stream)
         begins = stream.tell()
     if kind.hasobject:
         faults.append(f"{name}: an object array; it would have to be unpickled, which can run code")
@@ -170,7 +184,8 @@ def _pictures(parts: list[_Part], faults: _Faults) -> list[UInt8[np.ndarray, "n 
             continue
         low, high = part.images.min(), part.images.max()
         if kind.kind == "f" and not np.isfinite([low, high]).all():
-            rows = np.flatnonzero(~np.isfinite(part.images).all(axis=(1, 2, 3)))
+            sound = [np.isfinite(some).all(axis=(1, 2, 3)) for _, some in pieces(part.images)]
+            rows = np.flatnonzero(~np.concatenate(sound))
             faults.append(f"{part.name}: {len(rows)} picture(s) with NaN or infinite pixels, the first at index {rows[0]}")
         elif low < 0 or high > 255:
             faults.append(f"{part.name}: pixels from {low:g} to {high:g}; they must be in [0, 1] (floating point) or [0, 255]")
@@ -185,9 +200,9 @@ def _pictures(parts: list[_Part], faults: _Faults) -> list[UInt8[np.ndarray, "n 
 def _eight_bits(images: _Array, scale: float) -> UInt8[np.ndarray, "n h w c"]:
     if images.dtype == np.uint8:
         return images
-    out = np.empty(images.shape, np.uint8)
-    for row, picture in enumerate(images):
-        out[row] = np.floor(picture.astype(np.float64) * scale + 0.5)
+    out = hold(images.shape)
+    for where, part in pieces(images):
+        out[where] = np.floor(part.astype(np.float64) * scale + 0.5)
     return out
 
 

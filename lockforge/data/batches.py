@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
@@ -16,6 +17,7 @@ from lockforge.errors import IntegrityError
 from lockforge.records import ImageSet
 from lockforge.runs import Files
 
+MOST_ON_DEVICE = 8 * 2**30  # bytes of 8-bit pictures
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 Batch = tuple[Float[Tensor, "b c h w"], Int64[Tensor, " b"]]
 
@@ -36,16 +38,16 @@ class Pool:
 
     def take(self, indices: Int64[Tensor, " k"]) -> "Pool":
         """Some pictures, in that order."""
-        rows = indices.to(self.labels.device)
-        return Pool(self.images[rows], self.labels[rows], self.mean, self.std, self.classes)
+        return Pool(self._images(indices), self.labels[indices.to(self.labels.device)], self.mean, self.std, self.classes)
 
     def to(self, device: str) -> "Pool":
-        """The same on another device."""
-        return Pool(self.images.to(device), self.labels.to(device), self.mean.to(device), self.std.to(device), self.classes)
+        """The same on another device. Pictures that are too many for it stay where they are, and go there batch by batch."""
+        images = self.images if self.images.nbytes > MOST_ON_DEVICE else self.images.to(device)
+        return Pool(images, self.labels.to(device), self.mean.to(device), self.std.to(device), self.classes)
 
     def pixels(self, indices: Int64[Tensor, " k"] | None = None) -> Float[Tensor, "k c h w"]:
         """Normalised pixels of some pictures, or of all."""
-        return self._normalised(self.images if indices is None else self.images[indices.to(self.images.device)])
+        return self._normalised(self.images if indices is None else self._images(indices))
 
     def batches(self, batch_size: int, generator: torch.Generator | None, *, crop: int = 0, flip: bool = False) -> Iterator[Batch]:
         """One epoch.
@@ -64,16 +66,20 @@ class Pool:
         used = count // batch_size * batch_size or count
         for start in range(0, used, batch_size):
             rows = order[start : start + batch_size]
-            images = self.images[rows]
+            images = self._images(rows)
             if crop:
                 images = random_crop(images, crop, generator)
             if flip:
                 images = random_flip(images, generator)
-            yield self._normalised(images), self.labels[rows]
+            yield self._normalised(images), self.labels[rows.to(self.labels.device)]
+
+    def _images(self, rows: Int64[Tensor, " k"]) -> UInt8[Tensor, "k c h w"]:
+        """On the labels' device."""
+        return self.images[rows.to(self.images.device)].to(self.labels.device)
 
     def _normalised(self, images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         scale = (1 / (255 * self.std)).view(-1, 1, 1)
-        return images.float().mul_(scale).sub_((self.mean / self.std).view(-1, 1, 1))
+        return images.to(self.mean.device).float().mul_(scale).sub_((self.mean / self.std).view(-1, 1, 1))
 
 
 def random_crop(images: UInt8[Tensor, "b c h w"], padding: int, generator: torch.Generator) -> UInt8[Tensor, "b c h w"]:
@@ -96,8 +102,8 @@ def load_pool(images: ImageSet, split: Literal["train", "val", "test"], files: F
 
     Raises: IntegrityError: the stored pictures are gone, changed, or not as many as the record says.
     """
-    stored = files.get_tensors(images.pixels)
-    rows = (stored["split"] == _SPLITS[split]).nonzero().flatten()
+    stored = files.map_arrays(images.pixels)
+    rows = np.flatnonzero(stored["split"] == _SPLITS[split])
     promised = getattr(images.counts, split)
     if len(rows) != promised or tuple(stored["images"].shape[1:]) != images.shape:
         raise IntegrityError(
@@ -105,8 +111,10 @@ def load_pool(images: ImageSet, split: Literal["train", "val", "test"], files: F
             f"not {promised} of shape {images.shape}",
             hint="the record belongs to other pictures: read the data again",
         )
-    pool = Pool(stored["images"][rows], stored["labels"][rows], torch.tensor(images.mean), torch.tensor(images.std), len(images.classes))
-    return pool.to(device)
+    # A stored set is in the order of its splits, so that one of them is a part of the file and not a copy.
+    together = slice(rows[0], rows[-1] + 1) if len(rows) and rows[-1] - rows[0] == len(rows) - 1 else rows
+    pixels, labels = torch.from_numpy(stored["images"][together]), torch.from_numpy(stored["labels"][together])
+    return Pool(pixels, labels, torch.tensor(images.mean), torch.tensor(images.std), len(images.classes)).to(device)
 
 
 def few(pool: Pool, per_class: int, generator: torch.Generator) -> Int64[Tensor, " k"]:

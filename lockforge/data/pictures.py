@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
+from lockforge.data.memory import gather
 from lockforge.data.resize import bring_to
-from lockforge.errors import DataError, ResourceError
+from lockforge.errors import DataError
 from lockforge.recipe import DataRecipe
 
 TRAIN, VAL, TEST, UNDECIDED = 0, 1, 2, 255
 MOST_PIXELS = 50_000_000  # of one picture, checked before it is decoded
-MOST_BYTES = 4 * 2**30  # of one data set in memory
+MOST_BYTES = 64 * 2**30  # of one file's arrays, checked before they are read
 SMALLEST, LARGEST = 4, 512  # side in pixels of what networks are given
 _SHOWN = 20
 
@@ -25,13 +26,19 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Pictures:
-    """A data set in one shape. `content` is of the picture before resizing; `split` is 0 train, 1 val, 2 test, 255 undecided."""
+    """A data set in one shape. `content` is of the picture before resizing; `split` is 0 train, 1 val, 2 test, 255 undecided.
+
+    `skipped` says, a line each, which pictures could not be read and were left out: for the owner's eyes only.
+    `sizes` counts the (c, h, w) that came, before anything was brought to one shape; the commonest first.
+    """
 
     images: UInt8[np.ndarray, "n c h w"]
     labels: Int64[np.ndarray, " n"]
     content: UInt8[np.ndarray, "n 16"]
     split: UInt8[np.ndarray, " n"]
     classes: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
+    sizes: tuple[tuple[Shape, int], ...] = ()
 
     def __len__(self) -> int:
         """Pictures in all splits."""
@@ -39,7 +46,9 @@ class Pictures:
 
     def take(self, rows: Int64[np.ndarray, " k"] | Bool[np.ndarray, " n"]) -> "Pictures":
         """Some rows, by index or by mask."""
-        return Pictures(self.images[rows], self.labels[rows], self.content[rows], self.split[rows], self.classes)
+        return Pictures(
+            gather(self.images, rows), self.labels[rows], self.content[rows], self.split[rows], self.classes, self.skipped, self.sizes
+        )
 
     def keys(self) -> np.ndarray:
         """The content hashes as one sortable 16-byte value each."""
@@ -91,28 +100,15 @@ def wanted_shape(own: Shape, recipe: DataRecipe, like: Shape | None) -> Shape:
     return recipe.channels or channels, height, width
 
 
-def check_memory(count: int, shape: Shape) -> None:
-    """Refuse a set that would not fit.
-
-    Raises: ResourceError: more than 4 GiB once decoded.
-    """
-    needed = count * shape[0] * shape[1] * shape[2]
-    if needed > MOST_BYTES:
-        raise ResourceError(
-            f"{count} pictures of shape {shape} need {needed / 2**30:.1f} GiB; at most {MOST_BYTES // 2**30} GiB are held in memory",
-            hint="give a smaller data.size or a part of the data",
-        )
-
-
 def finish(decoded: Decoded, recipe: DataRecipe, like: Shape | None) -> Pictures:
     """Hash the pictures as stored, then bring them to the wanted shape.
 
-    Raises: DataError: see `wanted_shape`. ResourceError: see `check_memory`.
+    Raises: DataError: see `wanted_shape`. ResourceError: the disk has no room for them.
     """
     n, height, width, channels = decoded.images.shape
     shape = wanted_shape((channels, height, width), recipe, like)
-    check_memory(n, shape)
-    return Pictures(bring_to(decoded.images, shape), decoded.labels, content_hashes(decoded.images), decoded.split, decoded.classes)
+    images, content = bring_to(decoded.images, shape), content_hashes(decoded.images)
+    return Pictures(images, decoded.labels, content, decoded.split, decoded.classes, sizes=(((channels, height, width), n),))
 
 
 def class_faults(classes: Sequence[str]) -> Iterable[str]:

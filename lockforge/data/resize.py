@@ -12,6 +12,8 @@ import math
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
+from lockforge.data.memory import hold
+
 _BITS = 22  # of the weights: 255 * 2^22 still fits 32 bits
 _CHUNK_BYTES = 2**22
 _LUMA = (19595, 38470, 7471)  # ITU-R BT.601: .299, .587, .114 in units of 2^-16
@@ -70,7 +72,7 @@ def to_grey(images: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n h w 1"
 def bring_to(images: UInt8[np.ndarray, "n h w c"], shape: tuple[int, int, int]) -> UInt8[np.ndarray, "n c2 h2 w2"]:
     """Pictures in the shape (channels, height, width), channels first; worked through in small chunks to stay modest with memory."""
     channels, height, width = shape
-    out = np.empty((len(images), channels, height, width), np.uint8)
+    out = hold((len(images), channels, height, width))
     step = max(1, _CHUNK_BYTES // max(1, math.prod(images.shape[1:]), channels * height * width))
     for start in range(0, len(images), step):
         part = images[start : start + step]

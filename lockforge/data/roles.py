@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 
 from lockforge.data.builtin import is_builtin
 from lockforge.data.images import check_place, read_pictures
+from lockforge.data.memory import pieces
 from lockforge.data.pictures import TEST, TRAIN, VAL, Pictures, Shape
 from lockforge.data.split import decide
 from lockforge.errors import DataError, RecipeError
@@ -21,6 +22,11 @@ from lockforge.runs import Files
 
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
 _LEAST_STD = 1e-3
+Tell = Callable[[str], None]
+
+
+def nobody(_line: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,14 @@ class _Seen:
     pictures: Pictures
 
 
-def read_roles(source: str, auxiliary: Sequence[str], targets: Sequence[str], recipe: DataRecipe, files: Files) -> Roles:
+def read_roles(
+    source: str, auxiliary: Sequence[str], targets: Sequence[str], recipe: DataRecipe, files: Files, *, tell: Tell = nobody
+) -> Roles:
     """Read every set, bring it to the source's shape, and hold the roles apart.
 
     Args: source, auxiliary, targets: places, each optionally as NAME=PLACE. `dropped` of the result counts, by name, the pictures that were
-        left out because another role, or a later split of the same set, holds them too.
+        left out because another role, or a later split of the same set, holds them too; `unreadable` counts those that could not be
+        read, where the recipe allows that. tell: is given a line for each of them.
     Raises: RecipeError: a name is given twice. DataError: unreadable or malformed sets, or the same pictures in two roles.
     """
     given = [_named(source, "source", "source")]
@@ -54,6 +63,9 @@ def read_roles(source: str, auxiliary: Sequence[str], targets: Sequence[str], re
     _all_or_none([partial(check_place, one.place) for one in given])
 
     seen = _read_all(given, recipe)
+    for read in seen:
+        for line in read.pictures.skipped:
+            tell(f"{read.given.name}: {line}")
     kept = _hold_apart(seen, drop=recipe.overlap == "drop")
     dropped = {one.given.name: len(one.pictures) - len(pictures) for one, pictures in zip(seen, kept, strict=True)}
     sets = []
@@ -68,22 +80,26 @@ def read_roles(source: str, auxiliary: Sequence[str], targets: Sequence[str], re
         targets=tuple(sets[last:]),
         names=tuple(one.name for one in given),
         dropped={name: count for name, count in dropped.items() if count},
+        unreadable={one.given.name: len(one.pictures.skipped) for one in seen if one.pictures.skipped},
     )
 
 
-def read_set(place: str, recipe: DataRecipe, files: Files, *, like: Shape | None = None) -> ImageSet:
+def read_set(place: str, recipe: DataRecipe, files: Files, *, like: Shape | None = None, tell: Tell = nobody) -> ImageSet:
     """Read one set for itself, without a role.
 
     Raises: DataError: unreadable or malformed.
     """
     given = _named(place, "set", "set")
-    return store(decide(read_pictures(given.place, recipe, like=like), recipe, given.place).pictures, files)
+    pictures = read_pictures(given.place, recipe, like=like)
+    for line in pictures.skipped:
+        tell(f"{given.place}: {line}")
+    return store(decide(pictures, recipe, given.place).pictures, files)
 
 
 def store(pictures: Pictures, files: Files) -> ImageSet:
     """Write decided pictures to the runs folder and describe them; mean and std are of the training split."""
-    train = pictures.images[pictures.split == TRAIN]
-    moments = [_mean_and_std(train[:, channel]) for channel in range(train.shape[1])]
+    rows = np.flatnonzero(pictures.split == TRAIN)
+    moments = [_mean_and_std(counts) for counts in _histograms(pictures.images, rows)]
     arrays = {"images": pictures.images, "labels": pictures.labels, "content": pictures.content, "split": pictures.split}
     channels, height, width = pictures.images.shape[1:]
     train_count, val_count, test_count = (int((pictures.split == part).sum()) for part in (TRAIN, VAL, TEST))
@@ -97,13 +113,22 @@ def store(pictures: Pictures, files: Files) -> ImageSet:
     )
 
 
-def _mean_and_std(pixels: UInt8[np.ndarray, "n h w"]) -> tuple[float, float]:
+def _histograms(images: UInt8[np.ndarray, "n c h w"], rows: Int64[np.ndarray, " k"]) -> list[Int64[np.ndarray, "256"]]:
+    """How often each level occurs in each channel."""
+    counts = [np.zeros(256, np.int64) for _ in range(images.shape[1])]
+    for _, part in pieces(images, rows):
+        for channel in range(len(counts)):
+            counts[channel] += np.bincount(part[:, channel].ravel(), minlength=256)
+    return counts
+
+
+def _mean_and_std(levels: Int64[np.ndarray, "256"]) -> tuple[float, float]:
     """Of pixels scaled to [0, 1], from whole numbers, so that they are the same to the last bit everywhere; std is at least 0.001.
 
-    >>> _mean_and_std(np.array([[[0, 255]]], np.uint8))
+    >>> _mean_and_std(np.bincount([0, 255], minlength=256))
     (0.5, 0.5)
     """
-    counts = [int(count) for count in np.bincount(pixels.ravel(), minlength=256)]
+    counts = [int(count) for count in levels]
     total = sum(counts)
     first = sum(level * count for level, count in enumerate(counts))
     second = sum(level**2 * count for level, count in enumerate(counts))

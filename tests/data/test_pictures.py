@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lockforge.data.pictures import check_memory, content_hashes, refuse, wanted_shape
-from lockforge.errors import DataError, ResourceError
+from lockforge.data.pictures import content_hashes, refuse, wanted_shape
+from lockforge.errors import DataError
 from lockforge.recipe import DataRecipe
 
 
@@ -48,12 +48,6 @@ def test_a_size_no_network_is_given_is_refused_with_a_way_out() -> None:
     """Photographs need data.size."""
     with pytest.raises(DataError, match=r"1080 x 1920.*\n.*data\.size"):
         wanted_shape((3, 1080, 1920), DataRecipe(), None)
-
-
-def test_a_set_that_does_not_fit_is_refused_before_memory_is_asked_for() -> None:
-    """A million pictures of 224 pixels are a matter of resources."""
-    with pytest.raises(ResourceError, match=r"140\.2 GiB"):
-        check_memory(1_000_000, (3, 224, 224))
 
 
 def test_many_faults_are_counted_and_the_first_twenty_shown() -> None:
