@@ -41,6 +41,9 @@ class FitRecipe(Record):
     label_smoothing: Annotated[float, Field(ge=0, lt=1), says("share of the label given to all classes")] = 0.0
     crop: Annotated[int, Field(ge=0), says("padding of a random crop, in pixels")] = 0
     flip: Annotated[bool, says("mirror half of the pictures; off for digits")] = False
+    balance: Annotated[
+        Unit, says("0: every picture as often as it is there; 1: every class as often as any other; between: a compromise")
+    ] = 0.0
     precision: Annotated[Literal["auto", "float32"], says("auto is bfloat16 autocast on CUDA, float32 on the CPU")] = "auto"
     select: Annotated[Literal["best", "last"], says("which weights are kept: best by validation, or last")] = "best"
 

@@ -14,10 +14,24 @@ AsJson = Annotated[bool, typer.Option("--json", help="The answer as JSON on stan
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
+    app.command()(data)
     app.command()(verify)
     app.add_typer(runs_app, name="runs")
     app.command()(init)
     app.command()(doctor)
+
+
+def data(
+    sets: Annotated[
+        list[str], typer.Argument(metavar="SET...", help="Image folders, files or built-in names, each optionally NAME=PLACE.")
+    ],
+    json: AsJson = False,
+) -> None:
+    """Look at data sets before using them: counts, sizes, balance, repeats, unreadable files, overlap, licence files."""
+    from lockforge.cli import show
+    from lockforge.data.survey import survey_all
+
+    show.surveys(survey_all(sets), as_json=json)
 
 
 def verify(

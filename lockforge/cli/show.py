@@ -3,7 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from lockforge.data.survey import Survey
     from lockforge.records import (
         Checkpoint,
         Estimate,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     )
     from lockforge.runs import Files
 
+_CLASSES_SHOWN = 20
 WORDS = {
     "embed_task": "embed",
     "search_cell": "search",
@@ -138,13 +141,20 @@ def estimate(value: "Estimate", *, percent: bool = False) -> str:
     return f"{text}{unit} [{scale * value.low:+.2f}, {scale * value.high:+.2f}]"
 
 
-def embeddings(places: Sequence[str], found: Sequence["TaskEmbedding"], files: "Files", *, as_json: bool) -> None:
-    """How near tasks are: cosine below, Task2Vec's symmetric distance above the diagonal."""
+def embeddings(places: Sequence[str], found: Sequence["TaskEmbedding"], files: "Files", picture: Path | None, *, as_json: bool) -> None:
+    """How near tasks are: cosine below, Task2Vec's symmetric distance above the diagonal. picture: where to draw them, as SVG."""
     from lockforge.embed.stage import cosine, distance
 
-    names = [Path(place.partition("=")[2] or place).stem for place in places]
+    names = [place.partition("=")[0] if "=" in place else Path(place).stem for place in places]
     cosines = [[cosine(a, b, files) for b in found] for a in found]
     distances = [[distance(a, b, files) for b in found] for a in found]
+    if picture:
+        import numpy as np
+
+        from lockforge.embed.map import draw_map
+        from lockforge.runs import write_whole
+
+        write_whole(picture, draw_map(names, np.array(distances)).encode())
     if as_json:
         rows = [embedding.model_dump(mode="json") | {"name": name} for name, embedding in zip(names, found, strict=True)]
         answer({"embeddings": rows, "cosine": cosines, "distance": distances})
@@ -154,6 +164,52 @@ def embeddings(places: Sequence[str], found: Sequence["TaskEmbedding"], files: "
         cells = [f"{cosines[i][j]:.3f}" if j < i else "·" if i == j else f"[dim]{distances[i][j]:.3f}[/]" for j in range(len(names))]
         table.add_row(name, *cells, f"{found[i].probe_accuracy:.3f}")
     Console().print(table)
+
+
+def surveys(found: Sequence["Survey"], *, as_json: bool) -> None:
+    """What there is to know of some sets, side by side; then the balance of their classes, and what two of them share."""
+    from lockforge.data.survey import shared
+
+    overlap = [[shared(one, other) for other in found] for one in found]
+    if as_json:
+        rows = [{key: value for key, value in asdict(one).items() if key != "keys"} | {"different": one.different} for one in found]
+        answer({"sets": rows, "shared": overlap})
+        return
+    console = Console(highlight=False)
+    table = _table("", *(Path(one.place).stem or one.place for one in found))
+    lines: dict[str, Callable[[Survey], str]] = {
+        "pictures": lambda one: f"{one.pictures:,}",
+        "splits": lambda one: ", ".join(f"{name} {count:,}" for name, count in one.split.items()),
+        "classes": lambda one: str(len(one.classes)),
+        "largest : smallest class": lambda one: f"{one.imbalance:.2f}",
+        "pixels (c x h x w)": lambda one: _some([f"{size} ({count:,})" for size, count in one.sizes.items()], 3),
+        "different pictures": lambda one: f"{one.different:,}",
+        "repeated": lambda one: f"{one.repeated:,}",
+        "in two splits": lambda one: f"{one.across_splits:,}",
+        "with two labels": lambda one: f"{one.two_labels:,}",
+        "unreadable": lambda one: f"{len(one.unreadable):,}",
+        "licence file": lambda one: ", ".join(one.licences) or "none",
+    }
+    for name, words in lines.items():
+        table.add_row(name, *(words(one) for one in found))
+    console.print(table)
+    for one in found:
+        console.print(f"\n[bold]{Path(one.place).stem or one.place}[/], pictures a class")
+        most = max(one.classes.values())
+        width = max(map(len, list(one.classes)[:_CLASSES_SHOWN]))
+        for name, count in list(one.classes.items())[:_CLASSES_SHOWN]:
+            console.print(f"  {name:<{width}}  {count:>7,}  {'█' * max(1, round(30 * count / most))}", markup=False)
+        if len(one.classes) > _CLASSES_SHOWN:
+            console.print(f"  and {len(one.classes) - _CLASSES_SHOWN} more classes")
+        for line in one.unreadable:
+            console.print(f"  unreadable: {line}", style="yellow", markup=False)
+    pairs = [(a, b) for a in range(len(found)) for b in range(a) if overlap[a][b]]
+    for a, b in pairs:
+        console.print(f"{found[b].place} and {found[a].place} share {overlap[a][b]:,} different pictures", style="yellow", markup=False)
+
+
+def _some(words: Sequence[str], most: int) -> str:
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
 def search(found: "SearchResult", *, as_json: bool) -> None:

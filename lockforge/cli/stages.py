@@ -81,6 +81,7 @@ def embed(
     probe: Annotated[
         Path | None, typer.Option("--probe", metavar="FILE", help="Weights of embed.probe when it is not the packaged one (safetensors).")
     ] = None,
+    picture: Annotated[Path | None, typer.Option("--picture", metavar="FILE", help="Draw the tasks as a map (SVG).")] = None,
     recipe: RecipeName = "digits",
     set_: Overrides = None,
     skip_unreadable: Skip = False,
@@ -101,7 +102,7 @@ def embed(
         from lockforge import pipeline
 
         embeddings = pipeline.embed(settings, sets, probe, do, tell=terminal.tell)
-    show.embeddings(sets, embeddings, do.files, as_json=json)
+    show.embeddings(sets, embeddings, do.files, picture, as_json=json)
 
 
 def search(

@@ -49,12 +49,15 @@ class Pool:
         """Normalised pixels of some pictures, or of all."""
         return self._normalised(self.images if indices is None else self._images(indices))
 
-    def batches(self, batch_size: int, generator: torch.Generator | None, *, crop: int = 0, flip: bool = False) -> Iterator[Batch]:
+    def batches(
+        self, batch_size: int, generator: torch.Generator | None, *, crop: int = 0, flip: bool = False, balance: float = 0.0
+    ) -> Iterator[Batch]:
         """One epoch.
 
         Args: batch_size: pictures a batch. generator: of the CPU; it shuffles and augments, and a last short batch is dropped unless it is
             the only one. None: all pictures in order, as they are. crop: pad with so many black pixels and cut the old size out anywhere.
-            flip: mirror half of the pictures.
+            flip: mirror half of the pictures. balance: classes are drawn in proportion to (their pictures)^(1 - balance), so that 1 gives
+            every class alike; above zero, pictures are drawn with replacement.
         """
         count = len(self)
         if generator is None:
@@ -62,7 +65,7 @@ class Pool:
                 part = slice(start, start + batch_size)
                 yield self._normalised(self.images[part]), self.labels[part]
             return
-        order = torch.randperm(count, generator=generator).to(self.images.device)
+        order = (self._drawn(balance, generator) if balance else torch.randperm(count, generator=generator)).to(self.images.device)
         used = count // batch_size * batch_size or count
         for start in range(0, used, batch_size):
             rows = order[start : start + batch_size]
@@ -72,6 +75,16 @@ class Pool:
             if flip:
                 images = random_flip(images, generator)
             yield self._normalised(images), self.labels[rows.to(self.labels.device)]
+
+    def _drawn(self, balance: float, generator: torch.Generator) -> Int64[Tensor, " n"]:
+        """As many pictures as there are, drawn with replacement: first a class, then one of its pictures."""
+        labels = self.labels.cpu()
+        counts = torch.bincount(labels, minlength=self.classes)
+        shares = counts.double() ** (1 - balance) * (counts > 0)
+        classes = torch.multinomial(shares, len(labels), replacement=True, generator=generator)
+        within = (torch.rand(len(labels), generator=generator, dtype=torch.float64) * counts[classes]).long()
+        starts = counts.cumsum(0) - counts
+        return torch.argsort(labels, stable=True)[starts[classes] + within]
 
     def _images(self, rows: Int64[Tensor, " k"]) -> UInt8[Tensor, "k c h w"]:
         """On the labels' device."""

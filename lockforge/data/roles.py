@@ -30,8 +30,8 @@ def nobody(_line: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Given:
-    """One data set of a command line."""
+class Given:
+    """One data set of a command line: its role, the name it has in reports, and where it lies."""
 
     role: str
     name: str
@@ -42,7 +42,7 @@ class _Given:
 class _Seen:
     """It, once read."""
 
-    given: _Given
+    given: Given
     pictures: Pictures
 
 
@@ -56,11 +56,11 @@ def read_roles(
         read, where the recipe allows that. tell: is given a line for each of them.
     Raises: RecipeError: a name is given twice. DataError: unreadable or malformed sets, or the same pictures in two roles.
     """
-    given = [_named(source, "source", "source")]
-    given += [_named(place, "auxiliary", f"auxiliary-{i}") for i, place in enumerate(auxiliary, 1)]
-    given += [_named(place, "target", f"target-{i}") for i, place in enumerate(targets, 1)]
+    given = [named(source, "source", "source")]
+    given += [named(place, "auxiliary", f"auxiliary-{i}") for i, place in enumerate(auxiliary, 1)]
+    given += [named(place, "target", f"target-{i}") for i, place in enumerate(targets, 1)]
     _check_names(given)
-    _all_or_none([partial(check_place, one.place) for one in given])
+    all_or_none([partial(check_place, one.place) for one in given])
 
     seen = _read_all(given, recipe)
     for read in seen:
@@ -89,7 +89,7 @@ def read_set(place: str, recipe: DataRecipe, files: Files, *, like: Shape | None
 
     Raises: DataError: unreadable or malformed.
     """
-    given = _named(place, "set", "set")
+    given = named(place)
     pictures = read_pictures(given.place, recipe, like=like)
     for line in pictures.skipped:
         tell(f"{given.place}: {line}")
@@ -135,7 +135,7 @@ def _mean_and_std(levels: Int64[np.ndarray, "256"]) -> tuple[float, float]:
     return first / (255 * total), max(_LEAST_STD, math.sqrt((total * second - first**2) / (255 * total) ** 2))
 
 
-def _named(place: str, role: str, default: str) -> _Given:
+def named(place: str, role: str = "set", default: str = "set") -> Given:
     """NAME=PLACE, unless there is a file or folder that is called just so."""
     match = _NAMED.fullmatch(place)
     try:
@@ -143,18 +143,18 @@ def _named(place: str, role: str, default: str) -> _Given:
     except (OSError, ValueError):
         there = False
     if match and not there:
-        return _Given(role, match[1], match[2])
-    return _Given(role, place if is_builtin(place) else default, place)
+        return Given(role, match[1], match[2])
+    return Given(role, place if is_builtin(place) else default, place)
 
 
-def _check_names(given: Sequence[_Given]) -> None:
+def _check_names(given: Sequence[Given]) -> None:
     names = [one.name for one in given]
     faults = [f"{name!r} is the name of {names.count(name)} data sets" for name in sorted(set(names)) if names.count(name) > 1]
     if faults:
         raise RecipeError("every data set needs a name of its own", faults=faults, hint="name them, for instance --target mine=photos/")
 
 
-def _all_or_none(steps: Sequence[Callable[[], None]]) -> None:
+def all_or_none(steps: Sequence[Callable[[], None]]) -> None:
     """Take every step, then report the faults of all.
 
     Raises: DataError: of the only failing step, or one that lists them all.
@@ -172,15 +172,15 @@ def _all_or_none(steps: Sequence[Callable[[], None]]) -> None:
         raise DataError(f"{len(errors)} data sets cannot be used", faults=faults, hint=errors[0].hint)
 
 
-def _read_all(given: Sequence[_Given], recipe: DataRecipe) -> list[_Seen]:
+def _read_all(given: Sequence[Given], recipe: DataRecipe) -> list[_Seen]:
     """The source first: it decides the shape of the others."""
     seen: list[_Seen] = []
 
-    def read(one: _Given) -> None:
+    def read(one: Given) -> None:
         like: Shape | None = seen[0].pictures.images.shape[1:] if seen else None
         seen.append(_Seen(one, read_pictures(one.place, recipe, like=like)))
 
-    _all_or_none([partial(read, one) for one in given])
+    all_or_none([partial(read, one) for one in given])
     return seen
 
 

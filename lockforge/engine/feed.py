@@ -24,8 +24,13 @@ class Feed(Protocol):
     def __len__(self) -> int:
         """Examples."""
 
-    def batches(self, batch_size: int, generator: torch.Generator | None, *, crop: int = 0, flip: bool = False) -> Iterator[Batch]:
-        """One pass over the examples; `crop` (pixels of padding) and `flip` augment pictures."""
+    def batches(
+        self, batch_size: int, generator: torch.Generator | None, *, crop: int = 0, flip: bool = False, balance: float = 0.0
+    ) -> Iterator[Batch]:
+        """One pass over the examples; `crop` (pixels of padding) and `flip` augment pictures.
+
+        balance: classes are drawn in proportion to (their examples)^(1 - balance); above zero, examples are drawn with replacement.
+        """
 
 
 @dataclass(frozen=True)
@@ -39,13 +44,15 @@ class TensorFeed:
         """Examples."""
         return len(self.labels)
 
-    def batches(self, batch_size: int, generator: torch.Generator | None, *, crop: int = 0, flip: bool = False) -> Iterator[Batch]:
+    def batches(
+        self, batch_size: int, generator: torch.Generator | None, *, crop: int = 0, flip: bool = False, balance: float = 0.0
+    ) -> Iterator[Batch]:
         """One pass over the examples.
 
-        Raises: ValueError: `crop` or `flip` is asked for.
+        Raises: ValueError: `crop`, `flip` or `balance` is asked for.
         """
-        if crop or flip:
-            raise ValueError("plain tensors cannot be cropped or flipped")
+        if crop or flip or balance:
+            raise ValueError("plain tensors cannot be cropped, flipped or balanced")
         if generator is None:
             yield from zip(torch.split(self.inputs, batch_size), torch.split(self.labels, batch_size), strict=True)
             return

@@ -55,7 +55,9 @@ class Stream:
     def _open(self) -> None:
         recipe = self.recipe
         self.start, self.taken = self.generator.get_state(), 0
-        self._batches = iter(self.feed.batches(recipe.batch_size, self.generator, crop=recipe.crop, flip=recipe.flip))
+        self._batches = iter(
+            self.feed.batches(recipe.batch_size, self.generator, crop=recipe.crop, flip=recipe.flip, balance=recipe.balance)
+        )
 
     def next(self) -> tuple[Tensor, Tensor]:
         """The next batch."""

@@ -62,6 +62,19 @@ def test_an_epoch_shuffles_and_drops_the_short_batch(pool: Pool) -> None:
     assert seen(2) != (pictures, labels)
 
 
+@pytest.mark.parametrize(("balance", "share"), [(0.5, 0.25), (1.0, 0.5)])
+def test_balance_draws_small_classes_more_often(balance: float, share: float) -> None:
+    """One picture in ten is of the small class; balanced it comes in half, or in a quarter (1 : sqrt 9)."""
+    labels = (torch.arange(2000) % 10 == 0).long()
+    images = torch.arange(2000).view(-1, 1, 1, 1).remainder(250).to(torch.uint8)
+    pool = Pool(images, labels, torch.zeros(1), torch.full((1,), 1 / 255), 3)
+    batches = list(pool.batches(100, seeded(), balance=balance))
+    drawn, pixels = torch.cat([labels for _, labels in batches]), torch.cat([pixels for pixels, _ in batches])
+    assert len(drawn) == 2000
+    assert abs(drawn.float().mean() - share) < 0.05
+    assert torch.equal(pixels.flatten().round().long() % 10 == 0, drawn == 1)
+
+
 def test_a_pool_smaller_than_a_batch_is_one_batch(pool: Pool) -> None:
     """Nothing to train on would be worse than a short batch."""
     ((_, labels),) = pool.batches(64, seeded())

@@ -69,27 +69,27 @@ class PictureFeed:
     """A feed that notes how it is asked."""
 
     feed: TensorFeed
-    asked: list[tuple[bool, int, bool]] = field(default_factory=list)
+    asked: list[tuple[bool, int, bool, float]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.feed)
 
     def batches(
-        self, batch_size: int, generator: torch.Generator | None, *, crop: int = 0, flip: bool = False
+        self, batch_size: int, generator: torch.Generator | None, *, crop: int = 0, flip: bool = False, balance: float = 0.0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """As the feed behind it, which cannot augment."""
-        self.asked.append((generator is not None, crop, flip))
+        self.asked.append((generator is not None, crop, flip, balance))
         return self.feed.batches(batch_size, generator)
 
 
 def test_training_pictures_are_augmented_and_validation_pictures_are_not(
     make_net: MakeNet, train: TensorFeed, val: TensorFeed, generator: torch.Generator
 ) -> None:
-    """The recipe's crop and flip reach the training feed in every pass, the validation feed is read in order as it is."""
+    """The recipe's crop, flip and balance reach the training feed in every pass, the validation feed is read in order as it is."""
     pictures, held = PictureFeed(train), PictureFeed(val)
-    fit(make_net(), pictures, FitRecipe(epochs=3, crop=2, flip=True), generator=generator, val=held)
-    assert pictures.asked == [(True, 2, True)] * 3
-    assert held.asked == [(False, 0, False)] * 3
+    fit(make_net(), pictures, FitRecipe(epochs=3, crop=2, flip=True, balance=0.5), generator=generator, val=held)
+    assert pictures.asked == [(True, 2, True, 0.5)] * 3
+    assert held.asked == [(False, 0, False, 0.0)] * 3
 
 
 def test_a_run_in_steps_takes_exactly_so_many(make_net: MakeNet, train: TensorFeed, val: TensorFeed, generator: torch.Generator) -> None:
