@@ -364,7 +364,7 @@ class Runs:
             partial.rename(done)
         self._count(name, seconds)
         self.reporter.end(name, seconds, cached=False)
-        return result
+        return type(result).from_json(result.to_json())  # what will be found next time, to the order of its keys
 
     def _count(self, name: str, seconds: float) -> None:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 3)

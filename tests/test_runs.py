@@ -33,6 +33,18 @@ def double(value: int, *, work: Work) -> Doubled:
     return Doubled(value=2 * value, array=work.files.put_arrays({"x": np.full(3, value)}))
 
 
+class Named(Record):
+    """An answer with names in an order of its own."""
+
+    counts: dict[str, int]
+
+
+@stage(version=1)
+def name(*, work: Work) -> Named:  # noqa: ARG001 - every stage is handed its work
+    """Names that are not in the order of the alphabet."""
+    return Named(counts={"z": 1, "a": 2})
+
+
 @pytest.fixture
 def do(tmp_path: Path) -> Runs:
     """A fresh runs folder."""
@@ -46,6 +58,11 @@ def test_a_question_is_asked_once(do: Runs) -> None:
     assert do(double, 4) == first == Runs(do.folder, seed=0)(double, 4)
     assert CALLS == [4]
     assert do.files.get_arrays(first.array)["x"].tolist() == [4, 4, 4]
+
+
+def test_a_fresh_answer_and_a_found_one_are_the_same_to_the_order_of_their_keys(do: Runs) -> None:
+    """A page that lists them must come out the same after an interruption."""
+    assert list(do(name).counts) == list(do(name).counts)
 
 
 def test_seed_version_and_inputs_are_in_the_key(do: Runs) -> None:

@@ -33,6 +33,8 @@ def main() -> NoReturn:
     sys.excepthook = _bug
     try:
         code = get_command(app)(standalone_mode=False)  # not app(): that would put its own hook in place of ours
+        if code == InterruptedRunError.exit_code:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
     except USAGE_FAULT as error:
         code = _tell(RecipeError(str(error), hint="`lockforge --help` lists commands and options"))
     except LockForgeError as error:
