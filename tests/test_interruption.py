@@ -32,18 +32,20 @@ def test_killed_at_twenty_moments_the_same_bytes_come_out() -> None:
 
 
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path) -> None:
-    """And the second run finds what the first one finished."""
+    """What was finished is kept, nothing is exported; a second process on the same question was turned away meanwhile."""
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(TINY.replace("steps: 3, probe", "steps: 3000, probe"))
     command = [sys.executable, "-m", "lockforge", "protect", "--recipe", str(recipe), "--unsigned", "--runs", "runs", "--out", "out"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
-    ) as run:
+    here = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=here) as run:
         waited = time.monotonic()
         while not list((tmp_path / "runs").glob("audit_transfer/*.partial/inputs.json")) and time.monotonic() - waited < 120:
             time.sleep(0.05)
+        second = subprocess.run([*command, "--out", "other"], cwd=tmp_path, env=here, capture_output=True, text=True, check=False)
         run.send_signal(signal.SIGINT)
         _, said = run.communicate(timeout=60)
+    assert second.returncode == 4, second.stderr
+    assert "is in use by another process" in second.stderr
     assert run.returncode == 130, said
     assert "run the same command again" in said
     assert not (tmp_path / "out").exists()

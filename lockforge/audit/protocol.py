@@ -6,7 +6,7 @@ budget; he never sees the test split. `attack` runs him, lets validation choose 
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import torch
@@ -52,12 +52,14 @@ class Budget:
     """What each setting may spend: optimiser steps, and images a step (all of them where there are fewer).
 
     Steps are counted by what passes through the network: `steps` do, `head_steps` train a head on features that are there already.
+    `report` is told of progress, and may end an attack by raising.
     """
 
     steps: int
     batch_size: int
     device: str = "cpu"
     head_steps: int = 1
+    report: Callable[[float, float, str], None] = field(default=lambda _done, _total, _note: None, compare=False)
 
     def of_head(self) -> "Budget":
         """The same budget for an attacker whose steps do not pass through the network."""
@@ -128,7 +130,7 @@ def trained(module: nn.Module, data: tuple[Feed, Feed], setting: Setting, budget
             budget.recipe(setting, len(train)),
             generator=generator,
             val=val,
-            bench=Bench(device=budget.device),
+            bench=Bench(device=budget.device, report=budget.report),
         )
     except OutcomeError:
         kept = copy.deepcopy(module)

@@ -5,6 +5,7 @@ however many there are, and draws from generators of its own: the points do not 
 """
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
@@ -12,10 +13,30 @@ import torch
 
 from lockforge.audit.ledger import Ledger
 from lockforge.audit.protocol import Item
+from lockforge.errors import InterruptedRunError
 from lockforge.records import AttackPoint
 from lockforge.runs import Work
 
 Job = Callable[[], tuple[AttackPoint, ...]]
+
+
+class Brake:
+    """Stops attacks that are under way: threads cannot be interrupted, so each asks after every few steps whether it should go on."""
+
+    def __init__(self) -> None:
+        self._pulled = threading.Event()
+
+    def pull(self) -> None:
+        """From now on whoever asks is stopped."""
+        self._pulled.set()
+
+    def ask(self, _done: float, _total: float, _note: str) -> None:
+        """Called as progress is reported.
+
+        Raises: InterruptedRunError: the brake was pulled.
+        """
+        if self._pulled.is_set():
+            raise InterruptedRunError("this attack was stopped because the audit was", hint="run the same command again")
 
 
 @contextlib.contextmanager
@@ -29,10 +50,10 @@ def one_thread_each() -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def run_all(jobs: Mapping[Item, Job], ledger: Ledger, work: Work) -> tuple[AttackPoint, ...]:
+def run_all(jobs: Mapping[Item, Job], ledger: Ledger, work: Work, brake: Brake) -> tuple[AttackPoint, ...]:
     """The points of every job in the order of the jobs; those in the ledger are not done again, the others are added to it.
 
-    The first job that fails stops the audit: no other is begun, and its error is raised.
+    The first job that fails stops the audit, and so does Ctrl-C: no other is begun, those under way are braked, and the error is raised.
     """
     wanted = {item: job for item, job in jobs.items() if item not in ledger.finished}
     done = len(jobs) - len(wanted)
@@ -44,6 +65,9 @@ def run_all(jobs: Mapping[Item, Job], ledger: Ledger, work: Work) -> tuple[Attac
                 ledger.add(item, future.result())
                 done += 1
                 work.report(done, len(jobs), f"{item.start}: {item.attacker}, {item.images_per_class or 'all'} a class, seed {item.seed}")
+        except BaseException:
+            brake.pull()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
     return tuple(point for item in jobs for point in ledger.finished[item])

@@ -7,7 +7,7 @@ from functools import partial
 from lockforge.audit.attackers import SUITE_VERSION, attackers_of
 from lockforge.audit.ledger import Ledger
 from lockforge.audit.protocol import Attacker, Budget, Item, Terms, attack
-from lockforge.audit.side_by_side import Job, run_all
+from lockforge.audit.side_by_side import Brake, Job, run_all
 from lockforge.audit.starts import StartingPoint, starting_points
 from lockforge.audit.thief import Grid, GridPoint, Thief, merge, plan_grid, split_thief
 from lockforge.data.batches import Pool, load_pool
@@ -28,8 +28,9 @@ def audit_transfer(subjects: Subjects, source: ImageSet, target: ImageSet, recip
     Raises: DataError: the target has another shape than the networks, or too few images for a curve. OutcomeError: an attack diverged.
     """
     starts, same_as = starting_points(subjects, target, work.files)
-    scene = set_scene(source, target, recipe, work)
-    points = run_all(plan_jobs(starts, scene), Ledger(work.folder), work)
+    brake = Brake()
+    scene = set_scene(source, target, recipe, work, brake)
+    points = run_all(plan_jobs(starts, scene), Ledger(work.folder), work, brake)
     measures = measure(points, same_as)
     return TransferAudit(
         target=target.digest,
@@ -59,7 +60,7 @@ class Scene:
     terms: Terms
 
 
-def set_scene(source: ImageSet, target: ImageSet, recipe: AuditRecipe, work: Work) -> Scene:
+def set_scene(source: ImageSet, target: ImageSet, recipe: AuditRecipe, work: Work, brake: Brake) -> Scene:
     """Hand out the target's images: training and validation splits to the thief, the test split to nobody.
 
     Raises: DataError: too few images for a curve.
@@ -71,7 +72,7 @@ def set_scene(source: ImageSet, target: ImageSet, recipe: AuditRecipe, work: Wor
     grid = plan_grid(pool.labels.cpu(), target.classes, recipe.images_per_class)
     draw = partial(torch_generator, work.seed, "audit")
     thieves = [split_thief(pool, grid, draw, seed) for seed in range(recipe.seeds)]
-    budget = Budget(recipe.steps, recipe.batch_size, work.device, recipe.probe_steps)
+    budget = Budget(recipe.steps, recipe.batch_size, work.device, recipe.probe_steps, brake.ask)
     return Scene(grid, thieves, test, Terms(recipe, budget, draw))
 
 

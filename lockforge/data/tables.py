@@ -58,7 +58,7 @@ def read_tables(place: Path, files: Sequence[Path], recipe: DataRecipe, like: Sh
         refuse(str(place), ["the tables name different classes"], _HINT)
     values: list[Any] = []
     for table in tables:
-        values += table.labels()
+        values += table.labels
     bad = [f"row {row}: the label {value!r}" for row, value in enumerate(values) if not _is_label(value, len(names))]
     refuse(str(place), bad, _HINT)
     kinds = sorted(set(values), key=str if any(isinstance(value, str) for value in values) else None)
@@ -67,7 +67,7 @@ def read_tables(place: Path, files: Sequence[Path], recipe: DataRecipe, like: Sh
     number = {value: at for at, value in enumerate(kinds)}
     items, row = [], 0
     for table in tables:
-        for at in range(table.rows):
+        for at in range(len(table.labels)):
             items.append(Item(f"{table.path.name} row {at}", table.split, number[values[row]], partial(table.picture, at)))
             row += 1
     return read_many(str(place), items, classes, recipe, like)
@@ -81,27 +81,27 @@ def _is_label(value: Any, count: int) -> bool:
 
 @dataclass(frozen=True)
 class _Table:
-    """One file: its columns, class names and row groups."""
+    """One file: its column of pictures, class names, the first row of each row group, and every label."""
 
     path: Path
     split: int
     image: str
-    label: str
     names: tuple[str, ...]
     starts: tuple[int, ...]
-    rows: int
-
-    def labels(self) -> list[Any]:
-        """The label of every row."""
-        return list(_open(self.path).read(columns=[self.label]).column(0).to_pylist())
+    labels: tuple[Any, ...]
 
     def picture(self, row: int) -> io.BytesIO:
         """The encoded bytes of one row.
 
         Raises: ValueError: there are none.
         """
+        import pyarrow as pa
+
         group = max(at for at, start in enumerate(self.starts) if start <= row)
-        value = _group(self.path, self.image, group)[row - self.starts[group]].as_py()
+        try:
+            value = _group(self.path, self.image, group)[row - self.starts[group]].as_py()
+        except pa.ArrowException as error:
+            raise ValueError(str(error)) from error
         data = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(data, bytes):
             raise ValueError("no bytes of a picture")  # noqa: TRY004 - a fault of the data, listed with the others
@@ -146,7 +146,8 @@ def _look(path: Path) -> _Table:
     counts = [opened.metadata.row_group(at).num_rows for at in range(opened.num_row_groups)]
     starts = tuple(sum(counts[:at]) for at in range(len(counts)))
     split = SPLITS.get(path.name.split("-")[0].split(".")[0].lower(), UNDECIDED)
-    return _Table(path, split, images[0], label, names, starts, sum(counts))
+    values = tuple(opened.read(columns=[label]).column(0).to_pylist())
+    return _Table(path, split, images[0], names, starts, values)
 
 
 def _features(schema: Any) -> dict[str, dict[str, Any]]:

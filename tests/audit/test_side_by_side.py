@@ -9,7 +9,7 @@ import torch
 
 from lockforge.audit.ledger import Ledger
 from lockforge.audit.protocol import Item
-from lockforge.audit.side_by_side import one_thread_each, run_all
+from lockforge.audit.side_by_side import Brake, one_thread_each, run_all
 from lockforge.errors import OutcomeError
 from lockforge.records import AttackPoint
 from lockforge.runs import Files, Work
@@ -50,18 +50,18 @@ def jobs_that_note(done: list[int], count: int, seconds: float = 0.0) -> dict[It
 def test_points_come_in_the_order_of_the_jobs(tmp_path: Path, threads: int) -> None:
     """Whoever finishes first; each attack computes on one thread, and torch has its threads back afterwards."""
     done: list[int] = []
-    points = run_all(jobs_that_note(done, 8), Ledger(tmp_path), work_in(tmp_path))
+    points = run_all(jobs_that_note(done, 8), Ledger(tmp_path), work_in(tmp_path), Brake())
     assert [point.seed for point in points] == list(range(8)) == sorted(done)
     assert torch.get_num_threads() == threads
 
 
 def test_finished_items_are_not_done_again(tmp_path: Path) -> None:
     """A second run asks only for what is missing, and counts from where it was."""
-    run_all(jobs_that_note([], 3), Ledger(tmp_path), work_in(tmp_path))
+    run_all(jobs_that_note([], 3), Ledger(tmp_path), work_in(tmp_path), Brake())
     done: list[int] = []
     said: list[float] = []
     work = Work(files=Files(tmp_path), folder=tmp_path, seed=0, report=lambda so_far, _total, _note: said.append(so_far))
-    points = run_all(jobs_that_note(done, 5), Ledger(tmp_path), work)
+    points = run_all(jobs_that_note(done, 5), Ledger(tmp_path), work, Brake())
     assert sorted(done) == [3, 4]
     assert said == [4, 5]
     assert len(points) == 5
@@ -77,7 +77,7 @@ def test_a_failed_attack_stops_the_audit_and_keeps_what_was_finished(tmp_path: P
 
     jobs[Item("dummy", "a", 1, 9)] = fails
     with pytest.raises(OutcomeError, match="diverged"):
-        run_all(jobs, Ledger(tmp_path), work_in(tmp_path))
+        run_all(jobs, Ledger(tmp_path), work_in(tmp_path), Brake())
     assert Item("dummy", "a", 1, 0) in Ledger(tmp_path).finished
     assert len(done) < 20
 
@@ -87,3 +87,25 @@ def test_threads_are_given_back_after_an_error(threads: int) -> None:
     with pytest.raises(OutcomeError), one_thread_each():
         raise OutcomeError("any")
     assert torch.get_num_threads() == threads
+
+
+def test_an_interruption_brakes_what_is_under_way(tmp_path: Path) -> None:
+    """An attack that would take a minute ends as soon as it asks; what was finished is kept."""
+    brake, asked = Brake(), []
+
+    def long() -> tuple[AttackPoint, ...]:
+        for step in range(6000):
+            time.sleep(0.01)
+            asked.append(step)
+            brake.ask(step, 6000, "")
+        return ()
+
+    def interrupt(_done: float, _total: float, _note: str) -> None:
+        raise KeyboardInterrupt
+
+    work = Work(files=Files(tmp_path), folder=tmp_path, seed=0, report=interrupt)
+    jobs = jobs_that_note([], 1) | {Item("dummy", "a", 1, 9): long}
+    with pytest.raises(KeyboardInterrupt):
+        run_all(jobs, Ledger(tmp_path), work, brake)
+    assert len(asked) < 3000
+    assert len(Ledger(tmp_path).finished) == 1
