@@ -163,7 +163,8 @@ def embeddings(places: Sequence[str], found: Sequence["TaskEmbedding"], files: "
     for i, name in enumerate(names):
         cells = [f"{cosines[i][j]:.3f}" if j < i else "·" if i == j else f"[dim]{distances[i][j]:.3f}[/]" for j in range(len(names))]
         table.add_row(name, *cells, f"{found[i].probe_accuracy:.3f}")
-    Console().print(table)
+    wide = 40 + 2 * max(map(len, names)) + sum(4 + max(6, len(name)) for name in names)  # names are not folded
+    Console(width=max(Console().width, wide), highlight=False).print(table)
 
 
 def surveys(found: Sequence["Survey"], *, as_json: bool) -> None:
