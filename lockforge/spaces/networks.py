@@ -78,14 +78,16 @@ class CellNetwork(nn.Module):
             self.last = None
         self.head = nn.Linear(width, architecture.classes)
 
-    def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """What the head sees: the last maps, averaged over their pixels."""
+    def maps(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
+        """The last maps, before they are averaged over their pixels."""
         x = self.stem(x)
         for stage in self.stages:
             x = stage(x)
-        if self.last is not None:
-            x = functional.relu(self.last(x))
-        return x.mean((2, 3))
+        return x if self.last is None else functional.relu(self.last(x))
+
+    def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """What the head sees: the last maps, averaged over their pixels."""
+        return self.maps(x).mean((2, 3))
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         """The logits: head(features(x))."""

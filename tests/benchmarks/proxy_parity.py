@@ -1,0 +1,111 @@
+"""Our zero-cost proxies beside the published table's (NAS-Bench-Suite-Zero), CIFAR-10, published skeleton, batch 64.
+
+Random cells of the 9,445 in which every operation is reachable. Printed beside each Spearman correlation: the least that is aimed at, and
+the table's own ceiling, the correlation of the table with itself between pairs of isomorphic cells. Needs the shared tables and images.
+
+    python -m tests.benchmarks.proxy_parity [--cells 300] [--save]
+"""
+
+import argparse
+import csv
+import gzip
+import json
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+import torch
+
+from lockforge.randomness import numpy_generator, torch_generator
+from lockforge.records import Cell
+from lockforge.search.data_free import DATA_FREE, score_data_free
+from lockforge.search.proxies import PROXIES, score_network
+from lockforge.spaces import nasbench201
+from lockforge.spaces.isomorphism import network_key
+from lockforge.spaces.networks import build
+from tests.benchmarks.line import FOLDER
+from tests.conftest import SHARED
+
+WANTED = {
+    "flops": 1.0, "params": 0.999, "zen": 0.97, "nwot": 0.97, "synflow": 0.97, "fisher": 0.93, "snip": 0.93, "grad_norm": 0.93,
+    "l2_norm": 0.90, "jacov": 0.88, "grasp": 0.65,
+}  # fmt: skip
+FAILED = -1e8
+BATCH = 64
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float:
+    """Rank correlation with mean ranks for ties."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(a, b).statistic)
+
+
+def table() -> dict[str, dict[str, float]]:
+    """The published proxies of CIFAR-10 by cell."""
+    with gzip.open(SHARED / "nas" / "nasbench201_zcp.csv.gz", "rt") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["dataset"] == "cifar10" and row["snip"]]
+    return {row["arch_str"]: {name: float(row[name] or "nan") for name in WANTED} for row in rows}
+
+
+def ceiling(published: dict[str, dict[str, float]], name: str, generator: np.random.Generator) -> float:
+    """Spearman between two cells that are the same network, one pair for each network that is in the table twice."""
+    same: dict[str, list[str]] = defaultdict(list)
+    for text in published:
+        same[network_key(Cell.parse(text), "nasbench201")].append(text)
+    pairs = [generator.choice(texts, 2, replace=False) for texts in same.values() if len(texts) > 1]
+    values = np.array([[published[a][name], published[b][name]] for a, b in pairs])
+    values = values[(values > FAILED).all(1) & np.isfinite(values).all(1)]
+    return spearman(values[:, 0].tolist(), values[:, 1].tolist())
+
+
+def main() -> None:
+    """Score, correlate, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=int, default=300)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--save", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    published = table()
+    generator = numpy_generator(0, "proxy parity")
+    chosen = generator.choice(sorted(published), given.cells, replace=False).tolist()
+    with np.load(SHARED / "images" / "cifar10.npz") as stored:
+        rows = generator.choice(len(stored["x_train"]), BATCH, replace=False)
+        raw, labels = stored["x_train"][rows], torch.from_numpy(stored["y_train"][rows])
+    images = torch.from_numpy(raw).permute(0, 3, 1, 2).float().div(255)
+    images = (images - torch.tensor([0.4914, 0.4822, 0.4465]).view(1, 3, 1, 1)) / torch.tensor([0.247, 0.2435, 0.2616]).view(1, 3, 1, 1)
+
+    ours: dict[str, list[float]] = defaultdict(list)
+    started = time.perf_counter()
+    for at, text in enumerate(chosen):
+        network = build(nasbench201.published(10, (3, 32, 32), Cell.parse(text)), torch_generator(0, "proxy parity", text))
+        scores = score_network(network, images, labels) | score_data_free(network, (3, 32, 32), torch_generator(0, "zen", text))
+        for name in (*PROXIES, *DATA_FREE):
+            value = scores[name]
+            ours[name].append(float("nan") if value is None else value)
+        if at % 20 == 19:
+            print(f"{at + 1} cells, {(time.perf_counter() - started) / (at + 1):.2f} s each", flush=True)
+
+    figures: dict[str, dict[str, float]] = {}
+    for name, least in WANTED.items():
+        pairs = [(mine, published[text][name]) for mine, text in zip(ours[name], chosen, strict=True)]
+        pairs = [(mine, theirs) for mine, theirs in pairs if np.isfinite([mine, theirs]).all() and theirs > FAILED]
+        found = spearman(*zip(*pairs, strict=True))
+        figures[name] = {
+            "spearman": round(found, 4),
+            "wanted": least,
+            "ceiling": round(ceiling(published, name, generator), 4),
+            "cells": len(pairs),
+        }
+        print(f"{name:<10} {found:7.4f}  wanted {least:5.3f}  table with itself {figures[name]['ceiling']:7.4f}  {len(pairs)} cells")
+    line = {"bench": "proxy_parity", "date": datetime.now(UTC).date().isoformat(), "cells": given.cells, "batch": BATCH, "proxies": figures}
+    if given.save:
+        with (FOLDER / "proxy_parity.jsonl").open("a") as out:
+            out.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    main()
