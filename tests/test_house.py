@@ -23,8 +23,9 @@ MAY_IMPORT = {
     **dict.fromkeys(NOUNS, BONES),
     **dict.fromkeys(VERBS, BONES | NOUNS),
     "verify": BONES | {"evidence", "spaces"},
+    "benchmark": BONES | {"spaces", "search"},
     "pipeline": BONES | NOUNS | VERBS,
-    "cli": BONES | NOUNS | VERBS | {"pipeline", "verify"},
+    "cli": BONES | NOUNS | VERBS | {"pipeline", "verify", "benchmark"},
     "__main__": {"cli"},
     "__init__": BONES | NOUNS | VERBS | {"pipeline", "verify"},
 }
@@ -68,6 +69,13 @@ def test_the_rule_can_be_broken() -> None:
     assert trespasses("search", "from lockforge.audit.stage import audit_transfer") == {"audit"}
     assert trespasses("engine", "def f():\n    import lockforge.data.batches") == {"data"}
     assert trespasses("train", "from lockforge import pipeline") == {"pipeline"}
+
+
+def test_only_the_benchmark_opens_the_tables() -> None:
+    """A search must never be able to see a benchmark's answers."""
+    door = "lockforge.spaces.tables"
+    opened = {room_of(path) for path in FILES if door in set(imports_of(path.read_text())) or "spaces import tables" in path.read_text()}
+    assert opened == {"benchmark"}
 
 
 def test_evidence_and_verify_open_neither_torch_nor_scipy_at_start() -> None:

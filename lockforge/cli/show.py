@@ -213,6 +213,34 @@ def _some(words: Sequence[str], most: int) -> str:
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
+def benchmark(answer_: dict[str, Any], *, as_json: bool) -> None:
+    """One line for each row and source, the mean over all sources last; what each row read; what is not said."""
+    if as_json:
+        answer(answer_)
+        return
+    console = Console(width=max(Console().width, 150), highlight=False)
+    table = _table(
+        "row", "source", "source pct", "target pct", "random, matched (sd)", "gain", "p", "floor", "regret", "points lost: source", "target"
+    )
+    for row in sorted(answer_["summary"], key=lambda row: (row["row"], row["source"] == "all", row["source"])):
+        style = "bold" if row["source"] == "all" else ""
+        table.add_row(
+            row["row"], row["source"], f"{row['source_percentile']:.2f}", f"{row['target_percentile']:.2f}",
+            f"{row['matched']:.2f} ({row['matched_sd']:.2f})", f"{row['gain']:+.2f}", f"{row['p']:.3f}", f"{row['floor_at_least']:.2f}",
+            f"{row['regret']:.2f}", f"{row['source_points_lost']:.2f}", f"{row['target_points_lost']:.2f}", style=style,
+        )  # fmt: skip
+    console.print(table)
+    used = {line["row"]: line["used"] for line in answer_["rows"]}
+    for name, words in used.items():
+        console.print(f"[dim]{name:<10} read: {words}[/]")
+    plan = answer_["plan"]
+    console.print(
+        f"[dim]{plan['seeds']} seeds, {plan['measurements']} measurements; floor: the lowest target percentile at source percentile "
+        f">= {plan['least']:g}; gain: over random cells at least as good on the source; p: chance that they do as well.[/]"
+    )
+    console.print("[dim]Not run: rows that need a task embedding (no images were given), the paper's recipe with its oracle.[/]")
+
+
 def search(found: "SearchResult", *, as_json: bool) -> None:
     """The short list, what was measured, and what was chosen."""
     if as_json:

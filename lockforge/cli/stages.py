@@ -43,7 +43,7 @@ Reference = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (protect, embed, search, train, audit, export, metatrain):
+    for command in (protect, embed, search, train, audit, export, metatrain, benchmark):
         app.command()(command)
 
 
@@ -226,6 +226,50 @@ def metatrain(
         found = pipeline.metatrain(sets, tuple(unseen or ()), pipeline.MetaPlan(), settings, do)
         write_whole(out, do.files.get(found.file))
     answer(found.card)
+
+
+def benchmark(
+    space: Annotated[str, typer.Argument(metavar="SPACE", help="nasbench201 or transnas101.")],
+    table: Annotated[Path, typer.Option("--table", metavar="FILE", help="The published table, CSV or CSV.gz.")],
+    rows: Annotated[list[str] | None, typer.Option("--row", metavar="ROW", help="One way to choose; may be repeated. None: all.")] = None,
+    source: Annotated[
+        list[str] | None, typer.Option("--source", metavar="TASK", help="One source task; may be repeated. None: all.")
+    ] = None,
+    measurements: Annotated[int, typer.Option("--measurements", metavar="N", help="Cells of the source that may be measured.")] = 100,
+    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Repetitions of every row.")] = 10,
+    good_enough: Annotated[
+        float, typer.Option("--good-enough", metavar="SHARE", help="Share of the space that the cell has to beat on its source.")
+    ] = 0.99,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Every draw follows from it.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write every seed of every row, as JSON.")] = None,
+    json: AsJson = False,
+) -> None:
+    """What the search would have found in a published table: beside the floor, chance and baselines."""
+    from lockforge.benchmark.rows import ROWS, Plan, as_json, read_table, run_rows, summary
+    from lockforge.cli import show
+    from lockforge.runs import write_whole
+
+    if seeds < 1 or not 0 < good_enough < 1:
+        raise RecipeError(f"--seeds {seeds} and --good-enough {good_enough}", hint="at least one seed, and a share between 0 and 1")
+    terminal = show.Terminal(f"benchmark {space}")
+    read = read_table(table, space)
+    plan = Plan(measurements, seeds, good_enough, least=100 * good_enough - 1)
+    with terminal:
+        terminal.begin("rows")
+        found = run_rows(read, rows or ROWS, plan, seed, sources=source or (), tick=terminal.step)
+    answer = {
+        "space": space,
+        "plan": plan.__dict__,
+        "seed": seed,
+        "tasks": list(read.tasks),
+        "summary": summary(found, seed),
+        "rows": as_json(found),
+    }
+    if out:
+        import json as text
+
+        write_whole(out, (text.dumps(answer, indent=1, sort_keys=True) + "\n").encode())
+    show.benchmark(answer, as_json=json)
 
 
 def _begin(recipe: str, overrides: list[str] | None, runs: Path, device: str, *, skip: bool = False) -> "tuple[Recipe, Runs, Terminal]":

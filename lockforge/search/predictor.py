@@ -116,6 +116,22 @@ class Predictor:
         typical: Float[np.ndarray, "k k"] = self._answers(cells, torch.zeros(1, self.network.dimension))[0]
         return typical
 
+    def wins_over(self, cells: Sequence[Cell], panel: Sequence[Cell], vectors: Float[np.ndarray, "t d"] | None) -> Float[np.ndarray, " k"]:
+        """How many of a panel's cells each cell beats, the tasks added; a logit of exactly 0 is half a win. None: see `ask_typical`."""
+        seen = torch.zeros(1, self.network.dimension) if vectors is None else self.see(vectors)
+        wins = torch.zeros(len(cells), dtype=torch.float64)
+        with torch.no_grad():
+            first, second, task = self.network.parts(torch.from_numpy(one_hot(cells, self.space)), seen)
+            panel_first, panel_second, _ = self.network.parts(torch.from_numpy(one_hot(panel, self.space)), seen)
+            step = max(1, _BLOCK // len(panel))
+            for start in range(0, len(cells), step):
+                part = slice(start, start + step)
+                for of_task in task:
+                    there = self.network.above(of_task + first[part, None] + panel_second[None])
+                    back = self.network.above(of_task + panel_first[None] + second[part, None])
+                    wins[part] += ((there > back).double() + 0.5 * (there == back).double()).sum(1)
+        return wins.numpy()
+
     def _answers(self, cells: Sequence[Cell], seen: Float[Tensor, "t d"]) -> Float[np.ndarray, "t k k"]:
         k, t = len(cells), len(seen)
         logits = np.zeros((t, k, k), dtype=np.float32)

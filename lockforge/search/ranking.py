@@ -56,3 +56,13 @@ def from_logits(cells: Sequence[Cell], logits: Float[np.ndarray, "t k k"]) -> Ra
     ranks = np.empty(k, dtype=np.int64)
     ranks[order] = np.arange(k)
     return Ranking(ranks, wins, t * k * (k - 1) // 2)
+
+
+def standing(
+    predictor: Predictor, cells: Sequence[Cell], panel: Sequence[Cell], vectors: Float[np.ndarray, "t d"] | None
+) -> Float[np.ndarray, " k"]:
+    """How large a share of a reference panel each cell beats, over all tasks: a whole space is ranked in time linear in its size.
+
+    Args: vectors: embeddings; None asks on the mean task of the training, without any embedding. A cell beside itself is half a win.
+    """
+    return predictor.wins_over(cells, panel, vectors) / (len(panel) * (1 if vectors is None else len(vectors)))

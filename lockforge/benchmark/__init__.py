@@ -1,0 +1,1 @@
+"""Published tables: what a search would have found, beside the floor, chance and baselines. The only room that opens `spaces.tables`."""

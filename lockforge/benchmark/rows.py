@@ -1,0 +1,244 @@
+"""The rows of the benchmark: each is a way to choose a cell, with what it may read.
+
+    S          source measurements
+    TU table   source measurements; a prior over cells from the columns of tasks that are neither source nor target
+    TU shipped source measurements; the packaged predictor's ranking on its mean task: no table, no embedding
+    TK         source measurements, and counted measurements of the target's column, which plays the auxiliary data
+    random     source measurements of random cells, the best of them
+    evolution  source measurements of ageing evolution (Real et al. 2019: population 16, sample 4), the best of them
+
+Shapes: k cells.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from lockforge.benchmark.views import Column, Sealed
+from lockforge.benchmark.yardsticks import Run, floor_at, p_value
+from lockforge.errors import RecipeError
+from lockforge.randomness import numpy_generator
+from lockforge.records import Cell
+from lockforge.search.measured import Measure, find_best, find_between, find_specific
+from lockforge.search.predictor import load_predictor
+from lockforge.search.ranking import standing
+from lockforge.spaces import mutate
+from lockforge.spaces.cells import connected
+from lockforge.spaces.tables import Table, percentiles, read_table
+
+__all__ = ["ROWS", "Line", "Plan", "as_json", "read_table", "run_rows", "summary"]
+
+ROWS = ("S", "TU table", "TU shipped", "TK", "random", "evolution")
+PAIRED = frozenset({"TU table", "TK"})  # one choice for each pair of source and target; the others choose once a source
+_PANEL = 256
+_POPULATION, _SAMPLE = 16, 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the rows may spend: measurements of the source (and in TK of the other task), seeds; what counts as good enough."""
+
+    measurements: int
+    seeds: int = 10
+    good_enough: float = 0.985
+    least: float = 98.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row for one source and one or all targets, over all seeds. Percentiles in percent; points are percent of accuracy, or loss."""
+
+    row: str
+    source: str
+    targets: tuple[str, ...]
+    chosen: tuple[str, ...]
+    source_percentile: tuple[float, ...]
+    target_percentile: tuple[float, ...]
+    matched: tuple[float, ...]
+    floor: tuple[float, ...]
+    floor_at_least: float
+    source_points_lost: tuple[float, ...]
+    target_points_lost: tuple[float, ...]
+    source_measurements: int
+    other_measurements: int
+    used: str
+
+
+def run_rows(
+    table: Table,
+    rows: Sequence[str],
+    plan: Plan,
+    seed: int,
+    *,
+    sources: Sequence[str] = (),
+    tick: Callable[[int, int, str], None] | None = None,
+) -> list[tuple[Line, list[Run]]]:
+    """Run every row for every source (and target), all seeds.
+
+    Raises: RecipeError: an unknown row or task, or a budget that does not fit the space.
+    """
+    unknown = [name for name in rows if name not in ROWS] + [name for name in sources if name not in table.tasks]
+    if unknown:
+        raise RecipeError(f"unknown: {', '.join(unknown)}", hint=f"rows: {', '.join(ROWS)}; tasks: {', '.join(table.tasks)}")
+    jobs: list[tuple[str, str, tuple[str, ...]]] = []
+    for row in rows:
+        for source in sources or table.tasks:
+            others = tuple(task for task in table.tasks if task != source)
+            jobs += [(row, source, (target,)) for target in others] if row in PAIRED else [(row, source, others)]
+    found = []
+    for at, (row, source, targets) in enumerate(jobs):
+        if row == "TU table" and len(table.tasks) < 3:
+            raise RecipeError("a prior from other tasks needs a third task in the table", hint="leave out the row `TU table`")
+        found.append(_one(table, row, source, targets, plan, seed))
+        if tick:
+            tick(at + 1, len(jobs), f"{row}: {source}")
+    return found
+
+
+def _one(table: Table, row: str, source: str, targets: tuple[str, ...], plan: Plan, seed: int) -> tuple[Line, list[Run]]:
+    sources = percentiles(table.final[source])
+    there = np.mean([percentiles(table.final[target]) for target in targets], axis=0)
+    place = {cell: at for at, cell in enumerate(table.cells)}
+    runs, chosen, asked, other = [], [], 0, 0
+    for number in range(plan.seeds):
+        measure = Column(table.cells, table.early.get(source, table.final[source]), plan.measurements)
+        sealed: Measure = Sealed()
+        if row == "TK":
+            (target,) = targets
+            sealed = Column(table.cells, table.early.get(target, table.final[target]), plan.measurements)
+        generator = numpy_generator(seed, "benchmark", row, source, *targets, number)
+        cell = _choose(table, row, measure, sealed, _elsewhere(table, row, source, targets), plan, generator)
+        at = place[cell]
+        chosen.append(at)
+        runs.append(Run(float(sources[at]), float(there[at]), sources, there))
+        asked = max(asked, measure.asked)
+        other = max(other, sealed.asked if isinstance(sealed, Column) else 0)
+    best = [table.final[target].max() for target in targets]
+    line = Line(
+        row=row,
+        source=source,
+        targets=targets,
+        chosen=tuple(str(table.cells[at]) for at in chosen),
+        source_percentile=tuple(run.source for run in runs),
+        target_percentile=tuple(run.target for run in runs),
+        matched=tuple(float(run.matched.mean()) for run in runs),
+        floor=tuple(run.floor for run in runs),
+        floor_at_least=floor_at(sources, there, plan.least),
+        source_points_lost=tuple(float(table.final[source].max() - table.final[source][at]) for at in chosen),
+        target_points_lost=tuple(
+            float(np.mean([top - table.final[target][at] for top, target in zip(best, targets, strict=True)])) for at in chosen
+        ),
+        source_measurements=asked,
+        other_measurements=other,
+        used=_USED[row],
+    )
+    return line, runs
+
+
+_USED = {
+    "S": "source measurements",
+    "TU table": "source measurements; other tasks' columns, source and target left out",
+    "TU shipped": "source measurements; the packaged predictor on its mean task",
+    "TK": "source measurements; measurements of the target's column in place of auxiliary data",
+    "random": "source measurements",
+    "evolution": "source measurements",
+}
+
+
+def _elsewhere(table: Table, row: str, source: str, targets: tuple[str, ...]) -> Float[np.ndarray, " k"] | None:
+    """The prior over cells, in [0, 1]."""
+    if row == "TU table":
+        columns = [percentiles(table.final[task]) for task in table.tasks if task != source and task not in targets]
+        return np.asarray(np.mean(columns, axis=0) / 100)
+    if row == "TU shipped":
+        panel = [table.cells[at] for at in np.linspace(0, len(table.cells) - 1, _PANEL).round().astype(int)]
+        return standing(load_predictor(table.space), table.cells, panel, None)
+    return None
+
+
+def _choose(
+    table: Table,
+    row: str,
+    measure: Measure,
+    other: Measure,
+    elsewhere: Float[np.ndarray, " k"] | None,
+    plan: Plan,
+    generator: np.random.Generator,
+) -> Cell:
+    if row == "S":
+        return find_best(table.cells, measure, plan.measurements, generator).chosen
+    if row == "TK":
+        budgets = (plan.measurements, plan.measurements)
+        return find_between(table.cells, measure, other, budgets, generator, good_enough=plan.good_enough)[0].chosen
+    if elsewhere is not None:
+        return find_specific(table.cells, measure, elsewhere, plan.measurements, generator, good_enough=plan.good_enough).chosen
+    if row == "random":
+        return _random(table, measure, plan.measurements, generator)
+    return _evolution(table, measure, plan.measurements, generator)
+
+
+def _random(table: Table, measure: Measure, budget: int, generator: np.random.Generator) -> Cell:
+    cells = [table.cells[at] for at in generator.choice(len(table.cells), budget, replace=False)]
+    best: Cell = cells[int(np.argmax(measure(cells)))]
+    return best
+
+
+def _evolution(table: Table, measure: Measure, budget: int, generator: np.random.Generator) -> Cell:
+    known: dict[Cell, float] = {}
+
+    def value(cell: Cell) -> float:
+        if cell not in known:
+            (known[cell],) = measure([cell])
+        return known[cell]
+
+    alive = [table.cells[at] for at in generator.choice(len(table.cells), min(_POPULATION, budget), replace=False)]
+    for cell in alive:
+        value(cell)
+    for _ in range(50 * budget):  # a child that is known already costs nothing, so the steps are bounded too
+        if len(known) == budget:
+            break
+        drawn = [alive[int(at)] for at in generator.integers(len(alive), size=_SAMPLE)]
+        child = mutate(table.space, max(drawn, key=value), generator)
+        if connected(child):
+            value(child)
+            alive = [*alive[1:], child]
+    return max(known, key=lambda cell: known[cell])
+
+
+def summary(found: Sequence[tuple[Line, list[Run]]], seed: int) -> list[dict[str, Any]]:
+    """A row for each source (all its targets together), and one for each way over all sources: means, gain over chance, p, regret."""
+    groups: dict[tuple[str, str], list[tuple[Line, list[Run]]]] = {}
+    for line, runs in found:
+        groups.setdefault((line.row, line.source), []).append((line, runs))
+        groups.setdefault((line.row, "all"), []).append((line, runs))
+    rows = []
+    for (row, source), items in groups.items():
+        runs = [run for _, some in items for run in some]
+        lines = [line for line, _ in items]
+        mean = {
+            name: float(np.mean([value for line in lines for value in getattr(line, name)]))
+            for name in ("source_percentile", "target_percentile", "matched", "floor", "source_points_lost", "target_points_lost")
+        }
+        spread = float(np.mean([run.matched.std() for run in runs]))
+        rows.append(
+            {
+                "row": row,
+                "source": source,
+                **mean,
+                "matched_sd": spread,
+                "gain": mean["matched"] - mean["target_percentile"],
+                "p": p_value(runs, numpy_generator(seed, "benchmark", "p", row, source)),
+                "floor_at_least": float(np.mean([line.floor_at_least for line in lines])),
+                "regret": float(np.mean([value - line.floor_at_least for line in lines for value in line.target_percentile])),
+                "runs": len(runs),
+            }
+        )
+    return rows
+
+
+def as_json(found: Sequence[tuple[Line, list[Run]]]) -> list[dict[str, Any]]:
+    """Every line with all its seeds."""
+    return [asdict(line) for line, _ in found]
