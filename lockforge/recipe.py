@@ -101,6 +101,14 @@ class SearchRecipe(Record):
         Literal["S", "TU", "TK"] | None,
         says("S source only, TU target unknown, TK auxiliary known; none is TK with auxiliary sets, else TU"),
     ] = None
+    method: Annotated[
+        Literal["evolution", "measured"],
+        says("evolution under the predictor and a short list (the paper's), or short trainings alone, in TK on the auxiliary data too"),
+    ] = "evolution"
+    measurements: Annotated[int, Field(ge=2), says("short trainings on the source, and on each auxiliary set, of method measured")] = 32
+    good_enough: Annotated[float, Field(gt=0, lt=1), says("share of the space the cell has to beat on the source, of method measured")] = (
+        0.9
+    )
     population: Annotated[int, Field(ge=2), says("cells alive at once")] = 10
     sample: Annotated[Positive, says("cells drawn for a tournament, with replacement")] = 10
     history: Annotated[Positive, says("best cells remembered")] = 30

@@ -3,29 +3,27 @@
 Nothing here reads a benchmark table, a target's pictures or labels, or the source's test split.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from lockforge.data.batches import load_pool
-from lockforge.engine.fit import Bench, fit
 from lockforge.errors import IntegrityError, OutcomeError, RecipeError
-from lockforge.randomness import numpy_generator, torch_generator
+from lockforge.randomness import numpy_generator
 from lockforge.recipe import NetworkRecipe, SearchRecipe
-from lockforge.records import Architecture, Candidate, Cell, ImageSet, SearchResult, TaskEmbedding
-from lockforge.runs import Work, stage, write_whole
+from lockforge.records import Candidate, Cell, ImageSet, SearchResult, TaskEmbedding
+from lockforge.runs import Work, stage
+from lockforge.search.by_measuring import search_by_measuring
 from lockforge.search.evolution import Judgement, evolve, judge_by
 from lockforge.search.predictor import Predictor, load_predictor
+from lockforge.search.short_training import ShortTrainings, architecture_of
 from lockforge.search.simulate import cosines_to, isotropic, mixture
 from lockforge.spaces.isomorphism import network_key
-from lockforge.spaces.networks import build
 
 _SHARE_EVOLVED = 0.2  # of the progress bar; the rest is the measured finish
 
 
-@stage(version=1)
+@stage(version=2)
 def search_cell(
     source: ImageSet,
     auxiliary: tuple[ImageSet, ...],
@@ -46,6 +44,8 @@ def search_cell(
         raise RecipeError("search.scheme is TK, but there is no auxiliary set", hint="give --auxiliary PLACE, or search.scheme: TU")
     _check_images((source, *auxiliary), embeddings)
     predictor = load_predictor(network.space)
+    if recipe.method == "measured":
+        return search_by_measuring(scheme, source, auxiliary, predictor, network, recipe, work)
     vectors = np.stack([predictor.vector_of(embedding, work.files) for embedding in embeddings])
     targets = _targets(scheme, vectors, predictor, recipe, work.seed)
 
@@ -64,8 +64,8 @@ def search_cell(
     lists = {"lock": locked, "source only": unlocked}
     return SearchResult(
         scheme=scheme,
-        chosen=_architecture(_best(locked, accuracy), source, network),
-        reference=_architecture(_best(unlocked, accuracy), source, network),
+        chosen=architecture_of(_best(locked, accuracy), source, network),
+        reference=architecture_of(_best(unlocked, accuracy), source, network),
         candidates=_candidates(remembered, judged, lists, accuracy),
         questions=questions,
         predictor=predictor.digest,
@@ -149,29 +149,12 @@ def _targets(
 
 
 def _measure(cells: Sequence[Cell], source: ImageSet, network: NetworkRecipe, recipe: SearchRecipe, work: Work) -> dict[Cell, float | None]:
-    """Validation accuracy of each cell after the same short training on the source; None where it diverged.
+    def told(count: int, said: str) -> None:
+        share = _SHARE_EVOLVED + (1 - _SHARE_EVOLVED) * count / len(cells)
+        work.report(share, 1, f"short training {count} of {len(cells)}: {said}")
 
-    Same first weights seed, same order of batches, same budget for all. Each result is stored as soon as it is known.
-    """
-    train, val = (load_pool(source, split, work.files, device=work.device) for split in ("train", "val"))
-    found: dict[Cell, float | None] = {}
-    for at, cell in enumerate(cells):
-        noted = work.folder / f"measured-{cell.digest[:16]}.json"
-        if not noted.exists():
-            net = build(_architecture(cell, source, network), torch_generator(work.seed, "search", "weights"))
-            generator = torch_generator(work.seed, "search", "batches")
-            try:
-                value = fit(net, train, recipe.shortlist.fit, generator=generator, val=val, bench=Bench(device=work.device)).val_accuracy
-            except OutcomeError as error:
-                work.log(cell=str(cell), diverged=error.message)
-                value = None
-            work.log(cell=str(cell), val_accuracy=value)
-            write_whole(noted, json.dumps(value).encode())
-        found[cell] = json.loads(noted.read_text())
-        share = _SHARE_EVOLVED + (1 - _SHARE_EVOLVED) * (at + 1) / len(cells)
-        said = "diverged" if found[cell] is None else f"{found[cell]:.3f}"
-        work.report(share, 1, f"short training {at + 1} of {len(cells)}: {said}")
-    return found
+    measured = ShortTrainings(source, network, recipe.shortlist.fit, work, told).measure(cells)
+    return dict(zip(cells, measured, strict=True))
 
 
 def _ticker(work: Work, part: int, steps: int) -> Callable[[int], None]:
@@ -179,17 +162,6 @@ def _ticker(work: Work, part: int, steps: int) -> Callable[[int], None]:
         work.report(_SHARE_EVOLVED * (part + step / steps) / 2, 1, "evolving cells")
 
     return tick
-
-
-def _architecture(cell: Cell, source: ImageSet, network: NetworkRecipe) -> Architecture:
-    return Architecture(
-        space=network.space,
-        cell=cell,
-        stem_channels=network.stem_channels,
-        cells_per_stage=network.cells_per_stage,
-        classes=len(source.classes),
-        shape=source.shape,
-    )
 
 
 def _used(scheme: str, recipe: SearchRecipe, predictor: Predictor, cells: int, differing: float | None) -> tuple[str, ...]:

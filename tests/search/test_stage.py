@@ -12,6 +12,7 @@ from lockforge.randomness import numpy_generator
 from lockforge.recipe import FitRecipe, NetworkRecipe, SearchRecipe, ShortlistRecipe
 from lockforge.records import ImageSet, SearchResult, TaskEmbedding
 from lockforge.runs import Work
+from lockforge.search import short_training
 from lockforge.search import stage as room
 from lockforge.search.predictor import Predictor
 from lockforge.search.stage import search_cell
@@ -104,13 +105,13 @@ def test_only_the_source_is_opened_and_never_its_test_split(
 ) -> None:
     """The search loads train and val of the source and nothing else, and says what it used."""
     opened = []
-    real = room.load_pool
+    real = short_training.load_pool
 
     def watch(images: ImageSet, split: Any, *rest: Any, **options: Any) -> Any:
         opened.append((images.digest, split))
         return real(images, split, *rest, **options)
 
-    monkeypatch.setattr(room, "load_pool", watch)
+    monkeypatch.setattr(short_training, "load_pool", watch)
     found = search_cell(digits, (other_digits,), embeddings, NETWORK, RECIPE, work=work)
     assert set(opened) == {(digits.digest, "train"), (digits.digest, "val")}
     assert f"({len(found.candidates)} short trainings)" in found.used[-1]
@@ -122,7 +123,7 @@ def test_an_interrupted_search_measures_no_cell_twice(
 ) -> None:
     """Stopped in the second training and started again: the first is not repeated, and the result is that of an unbroken run."""
     trained = []
-    real = room.fit
+    real = short_training.fit
 
     def stop_once(module: torch.nn.Module, *rest: Any, **options: Any) -> Any:
         trained.append(str(module.architecture.cell))
@@ -130,7 +131,7 @@ def test_an_interrupted_search_measures_no_cell_twice(
             raise KeyboardInterrupt
         return real(module, *rest, **options)
 
-    monkeypatch.setattr(room, "fit", stop_once)
+    monkeypatch.setattr(short_training, "fit", stop_once)
     with pytest.raises(KeyboardInterrupt):
         unknown(digits, embeddings, RECIPE, work)
     resumed = unknown(digits, embeddings, RECIPE, work)
@@ -141,7 +142,7 @@ def test_an_interrupted_search_measures_no_cell_twice(
 
 def test_a_cell_that_diverges_is_not_chosen(digits: ImageSet, embeddings: Embeddings, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     """It stays among the candidates without an accuracy; when all diverge the search says so."""
-    real = room.fit
+    real = short_training.fit
     calls = []
 
     def diverge_first(module: torch.nn.Module, *rest: Any, **options: Any) -> Any:
@@ -150,7 +151,7 @@ def test_a_cell_that_diverges_is_not_chosen(digits: ImageSet, embeddings: Embedd
             raise OutcomeError("training diverged: made up")
         return real(module, *rest, **options)
 
-    monkeypatch.setattr(room, "fit", diverge_first)
+    monkeypatch.setattr(short_training, "fit", diverge_first)
     found = unknown(digits, embeddings, RECIPE, work)
     broken = [candidate.cell for candidate in found.candidates if candidate.source_accuracy is None]
     assert len(broken) == 1
@@ -168,3 +169,32 @@ def test_a_cosine_out_of_reach_is_named(digits: ImageSet, embeddings: Embeddings
         unknown(digits, embeddings, RECIPE.model_copy(update={"cosine": 0.0}), work)
     paper = RECIPE.model_copy(update={"cosine": 0.0, "construction": "isotropic"})
     assert np.allclose(unknown(digits, embeddings, paper, work).source_cosines, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("scheme", ["S", "TU", "TK"])
+def test_measuring_alone_reads_what_its_scheme_allows(
+    scheme: str, digits: ImageSet, other_digits: ImageSet, embeddings: Embeddings, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Source in S and TU, source and auxiliary in TK, never a test split; the budget holds; the reference is the best on the source."""
+    opened = []
+    real = short_training.load_pool
+
+    def watch(images: ImageSet, split: Any, *rest: Any, **options: Any) -> Any:
+        opened.append((images.digest, split))
+        return real(images, split, *rest, **options)
+
+    monkeypatch.setattr(short_training, "load_pool", watch)
+    recipe = RECIPE.model_copy(update={"scheme": scheme, "method": "measured", "measurements": 6})
+    auxiliary = (other_digits,) if scheme == "TK" else ()
+    found = search_cell(digits, auxiliary, embeddings[: 1 + len(auxiliary)], NETWORK, recipe, work=work)
+    wanted = [digits.digest, *(images.digest for images in auxiliary)]
+    assert set(opened) == {(digest, split) for digest in wanted for split in ("train", "val")}
+    assert len(found.candidates) == 6
+    accuracies = [candidate.source_accuracy for candidate in found.candidates]
+    assert accuracies == sorted(accuracies, key=lambda value: -1 if value is None else -value)
+    assert {found.chosen.cell, found.reference.cell} <= {candidate.cell for candidate in found.candidates}
+    assert (found.chosen == found.reference) or scheme != "S"
+    assert any("6 short trainings" in line for line in found.used)
+    assert (len(list(work.folder.glob("measured-*.json"))) == 12) == (scheme == "TK")
+    again = search_cell(digits, auxiliary, embeddings[: 1 + len(auxiliary)], NETWORK, recipe, work=work)
+    assert again.to_json() == found.to_json()
