@@ -133,6 +133,11 @@ class Predictor:
         return wins.numpy()
 
     def _answers(self, cells: Sequence[Cell], seen: Float[Tensor, "t d"]) -> Float[np.ndarray, "t k k"]:
+        """Copies of a cell share one answer: worked out twice, at two places of a batch, their last bits may differ."""
+        places = {cell: place for place, cell in enumerate(dict.fromkeys(cells))}
+        if len(places) < len(cells):
+            at = [places[cell] for cell in cells]
+            return self._answers(list(places), seen)[:, at][:, :, at]
         k, t = len(cells), len(seen)
         logits = np.zeros((t, k, k), dtype=np.float32)
         i, j = np.triu_indices(k, 1)

@@ -24,7 +24,7 @@ def normal_scores(values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
     """Normal quantiles of the ranks, mean zero; equal values share the mean of their ranks.
 
     >>> normal_scores(np.array([3.0, 100.0, 3.0])).round(2).tolist()
-    [-0.32, 0.64, -0.32]
+    [-0.33, 0.66, -0.33]
     """
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     middle = np.cumsum(counts) - (counts + 1) / 2

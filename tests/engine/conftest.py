@@ -1,13 +1,18 @@
 """A small picture task, a small network with batch norm, and generators of the test's own."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lockforge.engine.feed import TensorFeed
+from lockforge.engine.fit import Bench, Fitted, fit
 from lockforge.randomness import torch_generator
+from lockforge.recipe import FitRecipe
+
+MakeNet = Callable[[], nn.Module]
 
 
 @pytest.fixture
@@ -49,3 +54,15 @@ def train() -> TensorFeed:
 def val() -> TensorFeed:
     """60 others."""
     return _pictures(60, "val")
+
+
+@pytest.fixture
+def run(make_net: MakeNet, train: TensorFeed, val: TensorFeed) -> Callable[..., tuple[Fitted, Tensor]]:
+    """`run(recipe, folder, report)`: always the same question; the outcome and the generator's last state."""
+
+    def ask(recipe: FitRecipe, folder: Path | None = None, report: Callable[..., None] = lambda *_: None) -> tuple[Fitted, Tensor]:
+        generator = torch_generator(0, "resumed")
+        fitted = fit(make_net(), train, recipe, generator=generator, val=val, bench=Bench(folder=folder, report=report, save_every=0))
+        return fitted, generator.get_state()
+
+    return ask

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from lockforge.randomness import torch_generator
 from lockforge.recipe import FitRecipe
 
 MakeNet = Callable[[], nn.Module]
+Run = Callable[..., tuple[Fitted, Tensor]]
+ROOT = Path(__file__).parents[2]
 RECIPES = {
     "sgd": FitRecipe(epochs=5, batch_size=16, warmup=0.1),
     "adam": FitRecipe(epochs=5, batch_size=16, optimizer="adam", learning_rate=0.02, select="last"),
@@ -41,18 +45,6 @@ def stop_after(lines: int) -> Callable[[float, float, str], None]:
     return report
 
 
-@pytest.fixture
-def run(make_net: MakeNet, train: TensorFeed, val: TensorFeed) -> Callable[..., tuple[Fitted, Tensor]]:
-    """`run(recipe, folder, report)`: always the same question; the outcome and the generator's last state."""
-
-    def ask(recipe: FitRecipe, folder: Path | None = None, report: Callable[..., None] = lambda *_: None) -> tuple[Fitted, Tensor]:
-        generator = torch_generator(0, "resumed")
-        fitted = fit(make_net(), train, recipe, generator=generator, val=val, bench=Bench(folder=folder, report=report, save_every=0))
-        return fitted, generator.get_state()
-
-    return ask
-
-
 def same(a: tuple[Fitted, Tensor], b: tuple[Fitted, Tensor]) -> bool:
     """Whether two outcomes agree in every bit."""
     states = [outcome[0].module.state_dict() for outcome in (a, b)]
@@ -61,9 +53,7 @@ def same(a: tuple[Fitted, Tensor], b: tuple[Fitted, Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_stopped_after_any_line_a_run_ends_with_the_same_bits(
-    run: Callable[..., tuple[Fitted, Tensor]], recipe: FitRecipe, tmp_path: Path
-) -> None:
+def test_stopped_after_any_line_a_run_ends_with_the_same_bits(run: Run, recipe: FitRecipe, tmp_path: Path) -> None:
     """Weights, statistics, history, chosen accuracy and the generator's state, for every place to stop."""
     whole = run(recipe)
     for lines in range(len(whole[0].history) + 1):
@@ -73,7 +63,7 @@ def test_stopped_after_any_line_a_run_ends_with_the_same_bits(
         assert same(run(recipe, folder), whole), lines
 
 
-def test_stopped_again_and_again(run: Callable[..., tuple[Fitted, Tensor]], tmp_path: Path) -> None:
+def test_stopped_again_and_again(run: Run, tmp_path: Path) -> None:
     """One line at a time, eleven starts for ten lines."""
     recipe = RECIPES["steps that end inside passes"]
     for _ in range(10):
@@ -82,14 +72,17 @@ def test_stopped_again_and_again(run: Callable[..., tuple[Fitted, Tensor]], tmp_
     assert same(run(recipe, tmp_path), run(recipe))
 
 
-def test_a_killed_process_leaves_a_run_that_goes_on(run: Callable[..., tuple[Fitted, Tensor]], tmp_path: Path) -> None:
-    """SIGKILL in the third epoch, between two writes: nothing is tidied up, and the bits are the same."""
-    steps = iter(range(1000))
-    child = os.fork()
-    if not child:
-        run(RECIPES["sgd"], tmp_path, lambda *_: os.kill(os.getpid(), signal.SIGKILL) if next(steps) == 3 else None)
-        os._exit(0)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+def test_a_killed_process_leaves_a_run_that_goes_on(run: Run, tmp_path: Path) -> None:
+    """SIGKILL in the third epoch, between two writes: nothing is tidied up, and the bits are the same.
+
+    In a process of its own: one that has threads must not be forked.
+    """
+    only = str(Path(__file__).with_name("doomed.py"))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=0", only]
+    killed = subprocess.run(
+        command, env=os.environ | {"LOCKFORGE_TEST_DOOMED_FOLDER": str(tmp_path)}, capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stdout[-2000:]
     assert same(run(RECIPES["sgd"], tmp_path), run(RECIPES["sgd"]))
 
 
@@ -129,7 +122,7 @@ def test_a_run_of_another_question_is_not_used(make_net: MakeNet, train: TensorF
         assert all(found[name].equal(alone[name]) for name in found)
 
 
-def test_a_damaged_file_is_named(run: Callable[..., tuple[Fitted, Tensor]], tmp_path: Path) -> None:
+def test_a_damaged_file_is_named(run: Run, tmp_path: Path) -> None:
     """Cut short or overwritten: an IntegrityError with the file and the way out, never a half-loaded run."""
     run(RECIPES["sgd"], tmp_path)
     data = (tmp_path / FILE).read_bytes()
@@ -139,9 +132,7 @@ def test_a_damaged_file_is_named(run: Callable[..., tuple[Fitted, Tensor]], tmp_
             run(RECIPES["sgd"], tmp_path)
 
 
-def test_without_a_folder_nothing_is_written(
-    run: Callable[..., tuple[Fitted, Tensor]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_folder_nothing_is_written(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of small runs must not touch the disk."""
     monkeypatch.chdir(tmp_path)
     run(RECIPES["sgd"])
