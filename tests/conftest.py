@@ -1,6 +1,7 @@
 """What every test may use: real data where it is, named generators, one thread."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,15 @@ SHARED = Path(os.environ.get("LOCKFORGE_DATA", Path(__file__).parent.parent.pare
 
 def pytest_configure() -> None:
     """One thread: the tests are small, and the same number of threads gives the same bits."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_again() -> Iterator[None]:
+    """A test that ran a pipeline leaves its recipe's number of threads behind."""
+    yield
     import torch
 
     torch.set_num_threads(1)
