@@ -13,6 +13,7 @@ from lockforge.audit.stage import audit_transfer
 from lockforge.data.roles import Tell, nobody, read_roles, read_set
 from lockforge.embed.stage import embed_task
 from lockforge.engine.device import choose_device, describe, set_threads
+from lockforge.errors import RecipeError
 from lockforge.export.stage import export_artifact
 from lockforge.export.weights import read_model
 from lockforge.randomness import numpy_generator
@@ -31,8 +32,10 @@ from lockforge.records import (
 )
 from lockforge.runs import Files, Reporter, Runs
 from lockforge.search.fit_predictor import TRAINING, FittedPredictor, fit_predictor, score_cells
+from lockforge.search.meta_bench import LEAST_CELLS, GatheredBench, gather_bench, measure_cells
 from lockforge.search.stage import search_cell
 from lockforge.search.tasks import draw_cells, meta_tasks
+from lockforge.spaces.isomorphism import different_networks
 from lockforge.train.stage import adopt_model, train_cell
 
 
@@ -150,6 +153,27 @@ def metatrain(places: Sequence[str], unseen: Sequence[str], plan: MetaPlan, reci
     drawn = [(*common, *draw_cells(space, plan.own, common, generator)) for _ in tasks]
     scores = tuple(do(score_cells, task, recipe.network, cells, plan.batch, plan.side) for task, cells in zip(tasks, drawn, strict=True))
     return do(fit_predictor, embeddings, scores, kinds, recipe.network, plan.form, plan.fit)
+
+
+def metabench(places: Sequence[str], count: int, recipe: Recipe, do: Runs) -> GatheredBench:
+    """The third sentence: train random cells of one space briefly on several tasks, all on all, and keep what came out.
+
+    Args: places: sets that are neither sources nor targets of anybody. count: different networks, drawn at random.
+    Raises: RecipeError: more networks than the space has, or fewer than it takes.
+    """
+    space = recipe.network.space
+    cells = different_networks(space)
+    if not LEAST_CELLS <= count <= len(cells):
+        raise RecipeError(
+            f"{count} cells were asked for", hint=f"{space} has {len(cells)} different networks; at least {LEAST_CELLS} are needed"
+        )
+    drawn = numpy_generator(recipe.seed, "metabench", "cells", space).choice(len(cells), count, replace=False)
+    some = tuple(cells[int(at)] for at in drawn)
+    fit = recipe.search.shortlist.fit
+    sets = [read_set(place, recipe.data, do.files) for place in places]
+    measured = tuple(do(measure_cells, images, recipe.network, some, fit) for images in sets)
+    names = tuple(place.partition("=")[0] if "=" in place else place for place in places)
+    return do(gather_bench, measured, names, recipe.network, fit)
 
 
 def _meta_tasks(

@@ -90,25 +90,32 @@ class EmbedRecipe(Record):
 class ShortlistRecipe(Record):
     """The measured finish of the search: the best candidates are trained briefly on the source."""
 
-    cells: Annotated[Positive, says("candidates of each list that are trained")] = 5
-    fit: Annotated[FitRecipe, says("how each is trained")] = FitRecipe(epochs=2)
+    cells: Annotated[Positive, says("candidates of each list that are trained: the lock's, and the one without a lock")] = 6
+    rounds: Annotated[Positive, says("after each but the last, the better half goes on with twice the training")] = 2
+    fit: Annotated[FitRecipe, says("how each is trained in the first round")] = FitRecipe(epochs=2)
 
 
 class SearchRecipe(Record):
-    """ArchLock. The defaults are the authors' settings."""
+    """ArchLock. Population to cosine are the authors' settings; recipe archlock-paper has all of them."""
 
     scheme: Annotated[
         Literal["S", "TU", "TK"] | None,
         says("S source only, TU target unknown, TK auxiliary known; none is TK with auxiliary sets, else TU"),
     ] = None
     method: Annotated[
-        Literal["evolution", "measured"],
-        says("evolution under the predictor and a short list (the paper's), or short trainings alone, in TK on the auxiliary data too"),
-    ] = "evolution"
-    measurements: Annotated[int, Field(ge=2), says("short trainings on the source, and on each auxiliary set, of method measured")] = 32
-    good_enough: Annotated[float, Field(gt=0, lt=1), says("share of the space the cell has to beat on the source, of method measured")] = (
-        0.9
-    )
+        Literal["exhaustive", "evolution", "measured"],
+        says(
+            "measured: short trainings; exhaustive: rank the whole space by the predictor; evolution: the paper's; all end in a short list"
+        ),
+    ] = "measured"
+    panel: Annotated[int, Field(ge=2), says("cells that every cell is held against, of method exhaustive")] = 256
+    poor: Annotated[
+        Literal["general", "simulated"],
+        says("where a lock without known targets is to be poor: in general (short trainings on other data), or on made-up embeddings"),
+    ] = "general"
+    over: Annotated[Literal["mean", "worst"], says("several known targets: their mean, or the one on which a cell does best")] = "mean"
+    guard: Annotated[Unit, says("source accuracy that the lock may cost: under the best cell measured")] = 0.02
+    measurements: Annotated[int, Field(ge=2), says("cells trained on the source, and on each auxiliary set, of method measured")] = 32
     population: Annotated[int, Field(ge=2), says("cells alive at once")] = 10
     sample: Annotated[Positive, says("cells drawn for a tournament, with replacement")] = 10
     history: Annotated[Positive, says("best cells remembered")] = 30

@@ -2,7 +2,7 @@
 
     S          source measurements
     TU table   source measurements; a prior over cells from the columns of tasks that are neither source nor target
-    TU shipped source measurements; the packaged predictor's ranking on its mean task: no table, no embedding
+    TU shipped source measurements; the packaged meta-bench (real short trainings on other data): no table
     TK         source measurements, and counted measurements of the target's column, which plays the auxiliary data
     random     source measurements of random cells, the best of them
     evolution  source measurements of ageing evolution (Real et al. 2019: population 16, sample 4), the best of them
@@ -22,9 +22,8 @@ from lockforge.benchmark.yardsticks import Run, floor_at, p_value
 from lockforge.errors import RecipeError
 from lockforge.randomness import numpy_generator
 from lockforge.records import Cell
-from lockforge.search.measured import Measure, find_best, find_between, find_specific
-from lockforge.search.predictor import load_predictor
-from lockforge.search.ranking import standing
+from lockforge.search.measured import TRUST, Measure, beats, find_best, find_between, find_specific
+from lockforge.search.meta_bench import load_meta_bench
 from lockforge.spaces import mutate
 from lockforge.spaces.cells import connected
 from lockforge.spaces.tables import Table, percentiles, read_table
@@ -33,7 +32,6 @@ __all__ = ["ROWS", "Line", "Plan", "as_json", "read_table", "run_rows", "summary
 
 ROWS = ("S", "TU table", "TU shipped", "TK", "random", "evolution")
 PAIRED = frozenset({"TU table", "TK"})  # one choice for each pair of source and target; the others choose once a source
-_PANEL = 256
 _POPULATION, _SAMPLE = 16, 4
 
 
@@ -110,7 +108,8 @@ def _one(table: Table, row: str, source: str, targets: tuple[str, ...], plan: Pl
             (target,) = targets
             sealed = Column(table.cells, table.early.get(target, table.final[target]), plan.measurements)
         generator = numpy_generator(seed, "benchmark", row, source, *targets, number)
-        cell = _choose(table, row, measure, sealed, _elsewhere(table, row, source, targets), plan, generator)
+        trust = TRUST if source in table.early else 1.0  # a final column is exact
+        cell = _choose(table, row, trust, measure, sealed, _elsewhere(table, row, source, targets), plan, generator)
         at = place[cell]
         chosen.append(at)
         runs.append(Run(float(sources[at]), float(there[at]), sources, there))
@@ -141,7 +140,7 @@ def _one(table: Table, row: str, source: str, targets: tuple[str, ...], plan: Pl
 _USED = {
     "S": "source measurements",
     "TU table": "source measurements; other tasks' columns, source and target left out",
-    "TU shipped": "source measurements; the packaged predictor on its mean task",
+    "TU shipped": "source measurements; the packaged meta-bench: short trainings on other data, no table",
     "TK": "source measurements; measurements of the target's column in place of auxiliary data",
     "random": "source measurements",
     "evolution": "source measurements",
@@ -154,14 +153,14 @@ def _elsewhere(table: Table, row: str, source: str, targets: tuple[str, ...]) ->
         columns = [percentiles(table.final[task]) for task in table.tasks if task != source and task not in targets]
         return np.asarray(np.mean(columns, axis=0) / 100)
     if row == "TU shipped":
-        panel = [table.cells[at] for at in np.linspace(0, len(table.cells) - 1, _PANEL).round().astype(int)]
-        return standing(load_predictor(table.space), table.cells, panel, None)
+        return load_meta_bench(table.space).good_in_general(table.cells)
     return None
 
 
 def _choose(
     table: Table,
     row: str,
+    trust: float,
     measure: Measure,
     other: Measure,
     elsewhere: Float[np.ndarray, " k"] | None,
@@ -169,12 +168,12 @@ def _choose(
     generator: np.random.Generator,
 ) -> Cell:
     if row == "S":
-        return find_best(table.cells, measure, plan.measurements, generator).chosen
+        return find_best(table.cells, measure, plan.measurements, generator, trust=trust).chosen
+    bar = beats(plan.good_enough, len(table.cells), generator)
     if row == "TK":
-        budgets = (plan.measurements, plan.measurements)
-        return find_between(table.cells, measure, other, budgets, generator, good_enough=plan.good_enough)[0].chosen
+        return find_between(table.cells, measure, other, plan.measurements, generator, bar=bar, trust=trust)[0].chosen
     if elsewhere is not None:
-        return find_specific(table.cells, measure, elsewhere, plan.measurements, generator, good_enough=plan.good_enough).chosen
+        return find_specific(table.cells, measure, elsewhere, plan.measurements, generator, bar=bar, trust=trust).chosen
     if row == "random":
         return _random(table, measure, plan.measurements, generator)
     return _evolution(table, measure, plan.measurements, generator)

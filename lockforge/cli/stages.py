@@ -43,7 +43,7 @@ Reference = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (protect, embed, search, train, audit, export, metatrain, benchmark):
+    for command in (protect, embed, search, train, audit, export, metatrain, metabench, benchmark):
         app.command()(command)
 
 
@@ -224,6 +224,28 @@ def metatrain(
         from lockforge.runs import write_whole
 
         found = pipeline.metatrain(sets, tuple(unseen or ()), pipeline.MetaPlan(), settings, do)
+        write_whole(out, do.files.get(found.file))
+    answer(found.card)
+
+
+def metabench(
+    sets: Annotated[list[str], typer.Argument(metavar="SET...", help="Data sets to train on; keep your sources and targets out.")],
+    cells: Annotated[int, typer.Option("--cells", metavar="N", help="Networks to train on each set, drawn at random.")] = 256,
+    recipe: RecipeName = "digits",
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The meta-bench's file to write.")] = Path("metabench.safetensors"),
+    set_: Overrides = None,
+    runs: RunsFolder = Path("runs"),
+    device: Device = "auto",
+) -> None:
+    """Train random cells of a space briefly on several sets: the prior "good in general" of TU. The card goes to standard output."""
+    from lockforge.cli.show import answer
+
+    settings, do, terminal = _begin(recipe, set_, runs, device)
+    with terminal:
+        from lockforge import pipeline
+        from lockforge.runs import write_whole
+
+        found = pipeline.metabench(sets, cells, settings, do)
         write_whole(out, do.files.get(found.file))
     answer(found.card)
 

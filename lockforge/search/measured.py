@@ -6,7 +6,12 @@ the source's column. Nothing here can ask about a target.
     best       expected improvement (Jones et al. 1998): the cell that is best on the source
     specific   P(good enough on the source) x how much poorer elsewhere than the poorest good one so far
 
-"Good enough" is a quantile of the space: the surrogate's draws for all cells say which score that is.
+"Good enough" is a bar, one of
+
+    beats    a quantile of the space: the surrogate's draws for all cells say which score that is
+    within   so much under the best measurement so far
+
+How far a measurement is believed against the surrogate is `trust`: 1 where it is exact, 0 where it says nothing that its neighbours do not.
 
 Shapes: k cells of the space, poorer elsewhere means a lower `elsewhere`.
 """
@@ -15,26 +20,46 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from scipy.special import ndtr
 
 from lockforge.errors import RecipeError
 from lockforge.records import Cell
-from lockforge.search.surrogate import Belief, Surrogate
+from lockforge.search.surrogate import Belief, Surrogate, normal_scores
 
 Measure = Callable[[Sequence[Cell]], Sequence[float]]
+Bar = Callable[["Explorer", Belief], float]
+TRUST = 0.5  # in a short training: half of what the surrogate cannot explain is luck
 _FIRST = 24  # measured at random before anything is believed
 _STEP = 4  # measurements between two fits, at least
+_LEAST_DOUBT = 0.05  # of the surrogate's deviation, left of a measured cell
 _SHARE_FOR_SOURCE = 0.4  # of a budget, spent on what is good on the source before looking elsewhere
 
 
 @dataclass(frozen=True)
 class Found:
-    """The choice, and everything measured, in order, with its place among the cells."""
+    """Everything measured, with its place among the cells: in the order of measuring, the fittest first, the best on the source first."""
 
-    chosen: Cell
+    cells: Sequence[Cell]
     measured: tuple[int, ...]
     values: tuple[float, ...]
+    fittest: tuple[int, ...]
+    best: tuple[int, ...]
+
+    @property
+    def chosen(self) -> Cell:
+        """The fittest."""
+        return self.cells[self.fittest[0]]
+
+
+def believe(surrogate: Surrogate, measured: Sequence[int], values: Sequence[float], trust: float) -> Belief:
+    """The surrogate's word on every cell, moved towards the measurement where there is one."""
+    at = np.array(measured, np.int64)
+    found = surrogate.fit(at, np.array(values))
+    mean, deviation = found.mean.copy(), found.deviation.copy()
+    mean[at] += trust * (normal_scores(np.array(values)) - mean[at])
+    deviation[at] *= max(1 - trust, _LEAST_DOUBT)
+    return Belief(mean, deviation)
 
 
 class Explorer:
@@ -44,13 +69,21 @@ class Explorer:
     """
 
     def __init__(
-        self, cells: Sequence[Cell], measure: Measure, budget: int, generator: np.random.Generator, surrogate: Surrogate | None = None
+        self,
+        cells: Sequence[Cell],
+        measure: Measure,
+        budget: int,
+        generator: np.random.Generator,
+        *,
+        surrogate: Surrogate | None = None,
+        trust: float = TRUST,
     ) -> None:
         if not 2 <= budget <= len(cells):
             raise RecipeError(f"{budget} measurements of {len(cells)} cells", hint="measure at least 2 cells, and no cell twice")
         self.cells = cells
         self.measure = measure
         self.budget = budget
+        self.trust = trust
         self.surrogate = surrogate or Surrogate(cells)
         self.measured: list[int] = []
         self.values: list[float] = []
@@ -68,7 +101,7 @@ class Explorer:
 
     def belief(self) -> Belief:
         """What is believed of every cell now."""
-        return self.surrogate.fit(np.array(self.measured, np.int64), np.array(self.values))
+        return believe(self.surrogate, self.measured, self.values, self.trust)
 
     def take_best(self, wanted: Float[np.ndarray, " k"]) -> bool:
         """Measure the cells that are wanted most and were not measured. Returns: whether there was any."""
@@ -89,12 +122,29 @@ class Explorer:
                 return
 
 
-def find_best(cells: Sequence[Cell], measure: Measure, budget: int, generator: np.random.Generator) -> Found:
-    """The cell that is best on the measured task, by the surrogate's mean among those measured, which forgives a lucky measurement."""
-    explorer = Explorer(cells, measure, budget, generator)
+def beats(share: float, cells: int, generator: np.random.Generator) -> Bar:
+    """Better than such a share of the space, in (0, 1), by one draw for every cell: means alone lie too close together."""
+    luck = generator.standard_normal(cells)
+    return lambda _explorer, belief: float(np.quantile(belief.mean + luck * belief.deviation, share))
+
+
+def within(guard: float) -> Bar:
+    """At most so much under the best measurement, in the measurements' own unit."""
+
+    def bar(explorer: Explorer, _belief: Belief) -> float:
+        values = np.array(explorer.values)
+        order = np.argsort(values, kind="stable")
+        return float(np.interp(values.max() - guard, values[order], normal_scores(values)[order]))
+
+    return bar
+
+
+def find_best(cells: Sequence[Cell], measure: Measure, budget: int, generator: np.random.Generator, *, trust: float = TRUST) -> Found:
+    """The cell that is believed to be best among those measured."""
+    explorer = Explorer(cells, measure, budget, generator, trust=trust)
     explorer.improve(budget)
-    at = explorer.measured[int(np.argmax(explorer.belief().mean[explorer.measured]))]
-    return Found(cells[at], tuple(explorer.measured), tuple(explorer.values))
+    best = _best(explorer, explorer.belief())
+    return Found(cells, tuple(explorer.measured), tuple(explorer.values), best, best)
 
 
 def find_specific(
@@ -104,50 +154,54 @@ def find_specific(
     budget: int,
     generator: np.random.Generator,
     *,
-    good_enough: float,
+    bar: Bar,
+    trust: float = TRUST,
 ) -> Found:
     """A cell that is good on the measured task and poor elsewhere.
 
-    Args: elsewhere: how good each cell is on other tasks, in [0, 1]: a prior that was not learned from source or target. good_enough: the
-        share of the space that the cell has to beat on the source, in (0, 1).
+    Args: elsewhere: how good each cell is on other tasks, in [0, 1]: a prior that was not learned from source or target. bar: what is good
+        enough on the source.
     """
-    explorer = Explorer(cells, measure, budget, generator)
-    luck = generator.standard_normal(len(cells))
+    explorer = Explorer(cells, measure, budget, generator, trust=trust)
     explorer.improve(max(len(explorer.measured), int(_SHARE_FOR_SOURCE * budget)))
     while explorer.left:
         belief = explorer.belief()
-        bar = _bar(belief, luck, good_enough)
-        so_far = min((float(elsewhere[at]) for at in explorer.measured if belief.mean[at] >= bar), default=1.0)
-        if not explorer.take_best(ndtr((belief.mean - bar) / belief.deviation) * np.maximum(so_far + 0.02 - elsewhere, 0)):
+        least = bar(explorer, belief)
+        so_far = min((float(elsewhere[at]) for at in explorer.measured if belief.mean[at] >= least), default=1.0)
+        if not explorer.take_best(ndtr((belief.mean - least) / belief.deviation) * np.maximum(so_far + 0.02 - elsewhere, 0)):
             break
-    at = _poorest(explorer, elsewhere, _bar(explorer.belief(), luck, good_enough))
-    return Found(cells[at], tuple(explorer.measured), tuple(explorer.values))
+    return _ordered(explorer, elsewhere, bar)
 
 
 def find_between(
-    cells: Sequence[Cell], source: Measure, other: Measure, budgets: tuple[int, int], generator: np.random.Generator, *, good_enough: float
+    cells: Sequence[Cell],
+    source: Measure,
+    other: Measure,
+    budget: int,
+    generator: np.random.Generator,
+    *,
+    bar: Bar,
+    trust: float = TRUST,
 ) -> tuple[Found, Found]:
     """The same with measurements of the other task (TK): first the source is explored, then both where the source seems good.
 
-    Args: budgets: measurements of the source and of the other task.
+    Args: budget: measurements of the source, and as many of the other task.
     Returns: the choice with the source's measurements, and the same choice with the other's.
     """
-    explorer = Explorer(cells, source, budgets[0], generator)
-    luck = generator.standard_normal(len(cells))
-    explorer.improve(max(len(explorer.measured), int(_SHARE_FOR_SOURCE * budgets[0])))
-    there = Explorer(cells, other, budgets[1], generator, explorer.surrogate)
+    explorer = Explorer(cells, source, budget, generator, trust=trust)
+    explorer.improve(max(len(explorer.measured), int(_SHARE_FOR_SOURCE * budget)))
+    there = Explorer(cells, other, budget, generator, surrogate=explorer.surrogate, trust=trust)
     while explorer.left or there.left:
         belief, beyond = explorer.belief(), there.belief()
-        bar = _bar(belief, luck, good_enough)
-        good = ndtr((belief.mean - bar) / belief.deviation)
-        so_far = min((float(beyond.mean[at]) for at in there.measured if belief.mean[at] >= bar), default=float(beyond.mean.max()))
+        least = bar(explorer, belief)
+        good = ndtr((belief.mean - least) / belief.deviation)
+        so_far = min((float(beyond.mean[at]) for at in there.measured if belief.mean[at] >= least), default=float(beyond.mean.max()))
         wanted = good * _expected(so_far - beyond.mean, beyond.deviation)
         went = [side.take_best(wanted) for side in (explorer, there) if side.left]
         if not any(went):
             break
-    beyond = there.belief()
-    at = _poorest(explorer, _unit(beyond.mean), _bar(explorer.belief(), luck, good_enough))
-    return tuple(Found(cells[at], tuple(side.measured), tuple(side.values)) for side in (explorer, there))  # type: ignore[return-value]  # two sides
+    found = _ordered(explorer, there.belief().mean, bar)
+    return found, Found(cells, tuple(there.measured), tuple(there.values), found.fittest, found.best)
 
 
 def _expected(above: Float[np.ndarray, " k"], deviation: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
@@ -157,20 +211,16 @@ def _expected(above: Float[np.ndarray, " k"], deviation: Float[np.ndarray, " k"]
     return gain
 
 
-def _bar(belief: Belief, luck: Float[np.ndarray, " k"], good_enough: float) -> float:
-    """The score that so great a share of the space does not reach, by one draw for every cell: means alone lie too close together."""
-    return float(np.quantile(belief.mean + luck * belief.deviation, good_enough))
+def _ordered(explorer: Explorer, elsewhere: Float[np.ndarray, " k"], bar: Bar) -> Found:
+    """Of the measured cells first those that are good enough, the poorest elsewhere first; then the others, best first."""
+    belief = explorer.belief()
+    least = bar(explorer, belief)
+    best = _best(explorer, belief)
+    good = sorted((at for at in best if belief.mean[at] >= least), key=lambda at: elsewhere[at])
+    rest = [at for at in best if belief.mean[at] < least]
+    return Found(explorer.cells, tuple(explorer.measured), tuple(explorer.values), (*good, *rest), best)
 
 
-def _poorest(explorer: Explorer, elsewhere: Float[np.ndarray, " k"], bar: float) -> int:
-    """Among the measured cells that are good enough the poorest elsewhere; where none is, the best on the source."""
-    mean = explorer.belief().mean
-    good = [at for at in explorer.measured if mean[at] >= bar]
-    if not good:
-        return max(explorer.measured, key=lambda at: mean[at])
-    return min(good, key=lambda at: elsewhere[at])
-
-
-def _unit(values: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
-    ranks: Int64[np.ndarray, " k"] = np.argsort(np.argsort(values, kind="stable"), kind="stable")
-    return ranks / max(1, len(values) - 1)
+def _best(explorer: Explorer, belief: Belief) -> tuple[int, ...]:
+    """The measured cells, best on the source first."""
+    return tuple(sorted(explorer.measured, key=lambda at: -belief.mean[at]))

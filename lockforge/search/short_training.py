@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from lockforge.data.batches import load_pool
 from lockforge.engine.fit import Bench, fit
 from lockforge.errors import OutcomeError
@@ -28,11 +30,21 @@ def architecture_of(cell: Cell, images: ImageSet, network: NetworkRecipe) -> Arc
 class ShortTrainings:
     """Validation accuracy of cells after a short training on one set; each result is stored as soon as it is known.
 
-    Args: told: called with the number of cells measured so far and what the last one came to.
+    Args: told: called with the number of cells measured so far and what the last one came to. tag: of the stored results, where one stage
+        measures with several recipes.
     """
 
-    def __init__(self, images: ImageSet, network: NetworkRecipe, recipe: FitRecipe, work: Work, told: Callable[[int, str], None]) -> None:
-        self.images, self.network, self.recipe, self.work, self.told = images, network, recipe, work, told
+    def __init__(
+        self,
+        images: ImageSet,
+        network: NetworkRecipe,
+        recipe: FitRecipe,
+        work: Work,
+        told: Callable[[int, str], None],
+        *,
+        tag: str = "",
+    ) -> None:
+        self.images, self.network, self.recipe, self.work, self.told, self.tag = images, network, recipe, work, told, tag
         self.train, self.val = (load_pool(images, split, work.files, device=work.device) for split in ("train", "val"))
         self.found: dict[Cell, float | None] = {}
 
@@ -50,7 +62,7 @@ class ShortTrainings:
         return [-1.0 if value is None else value for value in self.measure(cells)]
 
     def _one(self, cell: Cell) -> float | None:
-        noted = self.work.folder / f"measured-{self.images.digest[:8]}-{cell.digest[:16]}.json"
+        noted = self.work.folder / f"measured-{self.tag}{self.images.digest[:8]}-{cell.digest[:16]}.json"
         if not noted.exists():
             net = build(architecture_of(cell, self.images, self.network), torch_generator(self.work.seed, "search", "weights"))
             generator = torch_generator(self.work.seed, "search", "batches")
@@ -64,3 +76,13 @@ class ShortTrainings:
             write_whole(noted, json.dumps(value).encode())
         value = json.loads(noted.read_text())
         return None if value is None else float(value)
+
+
+def elsewhere(sides: Sequence[ShortTrainings], cells: Sequence[Cell], over: str) -> list[float]:
+    """How good cells are on several known targets: the mean, or the one on which a cell does best (`worst`, for the lock).
+
+    Accuracies are counted from chance (0) to all right (1), so that sets with few and with many classes can be put together.
+    """
+    chance = np.array([[1 / len(side.images.classes)] for side in sides])
+    skill = (np.array([side(cells) for side in sides]) - chance) / (1 - chance)
+    return [float(value) for value in (skill.mean(axis=0) if over == "mean" else skill.max(axis=0))]

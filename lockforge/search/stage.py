@@ -1,29 +1,31 @@
-"""Search: evolve cells under the predictor's judgement, train a short list briefly on the source, choose on what was measured.
+"""Search: rank cells under the predictor's judgement, train short lists briefly, choose on what was measured.
 
 Nothing here reads a benchmark table, a target's pictures or labels, or the source's test split.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from lockforge.errors import IntegrityError, OutcomeError, RecipeError
+from lockforge.errors import IntegrityError, RecipeError
 from lockforge.randomness import numpy_generator
 from lockforge.recipe import NetworkRecipe, SearchRecipe
-from lockforge.records import Candidate, Cell, ImageSet, SearchResult, TaskEmbedding
+from lockforge.records import Candidate, ImageSet, SearchResult, TaskEmbedding
 from lockforge.runs import Work, stage
-from lockforge.search.by_measuring import search_by_measuring
-from lockforge.search.evolution import Judgement, evolve, judge_by
+from lockforge.search.by_measuring import by_measuring
+from lockforge.search.finish import Finish, finish
+from lockforge.search.lists import Lists, by_evolution, by_ranking
+from lockforge.search.meta_bench import load_meta_bench
 from lockforge.search.predictor import Predictor, load_predictor
-from lockforge.search.short_training import ShortTrainings, architecture_of
+from lockforge.search.short_training import architecture_of
 from lockforge.search.simulate import cosines_to, isotropic, mixture
-from lockforge.spaces.isomorphism import network_key
+from lockforge.spaces.isomorphism import different_networks
 
-_SHARE_EVOLVED = 0.2  # of the progress bar; the rest is the measured finish
+_SHARE_RANKED, _SHARE_MEASURED = 0.2, 0.7  # of the progress bar; the rest is the measured finish
 
 
-@stage(version=2)
+@stage(version=3)
 def search_cell(
     source: ImageSet,
     auxiliary: tuple[ImageSet, ...],
@@ -44,34 +46,52 @@ def search_cell(
         raise RecipeError("search.scheme is TK, but there is no auxiliary set", hint="give --auxiliary PLACE, or search.scheme: TU")
     _check_images((source, *auxiliary), embeddings)
     predictor = load_predictor(network.space)
-    if recipe.method == "measured":
-        return search_by_measuring(scheme, source, auxiliary, predictor, network, recipe, work)
     vectors = np.stack([predictor.vector_of(embedding, work.files) for embedding in embeddings])
-    targets = _targets(scheme, vectors, predictor, recipe, work.seed)
+    known = auxiliary if scheme == "TK" else ()
+    targets = None
+    if recipe.method == "measured":
+        share = _SHARE_MEASURED
 
-    lock = judge_by(predictor, vectors[:1], targets, recipe.source_weight)
-    alone = judge_by(predictor, vectors[:1], None, recipe.source_weight)
-    evolved = [
-        evolve(judge, network.space, recipe, numpy_generator(work.seed, "search", "evolve"), tick=_ticker(work, part, recipe.steps))
-        for part, judge in enumerate((lock, alone))
-    ]
-    locked, unlocked = (_shortlist(found.history, network.space, recipe.shortlist.cells) for found in evolved)
+        def tick(done: float, said: str) -> None:
+            work.report(share * done, 1, said)
 
-    accuracy = _measure(tuple(dict.fromkeys((*locked, *unlocked))), source, network, recipe, work)
-    remembered = tuple(dict.fromkeys(cell for found in evolved for cell in found.history))
-    judged = lock(remembered)
-    questions = sum(found.questions for found in evolved) + judged.questions
-    lists = {"lock": locked, "source only": unlocked}
+        lists = by_measuring(scheme, source, known, network, recipe, work, tick=tick)
+    else:
+        share = _SHARE_RANKED
+        targets = _targets(scheme, vectors, predictor, recipe, work.seed)
+        lists = _by_predictor(scheme, vectors, targets, predictor, network.space, recipe, work)
+    found = finish(lists, source, known, network, recipe, work, begun=share)
     return SearchResult(
         scheme=scheme,
-        chosen=architecture_of(_best(locked, accuracy), source, network),
-        reference=architecture_of(_best(unlocked, accuracy), source, network),
-        candidates=_candidates(remembered, judged, lists, accuracy),
-        questions=questions,
+        chosen=architecture_of(found.chosen, source, network),
+        reference=architecture_of(found.reference, source, network),
+        candidates=_candidates(lists, found),
+        questions=lists.questions,
         predictor=predictor.digest,
         source_cosines=() if targets is None else cosines_to(vectors[0], targets),
-        used=_used(scheme, recipe, predictor, len(accuracy), _differing(predictor, remembered, vectors[:1], targets)),
+        used=(*_knew(scheme, recipe, predictor, lists, _differing(predictor, lists, vectors[:1], targets)), *_trained(scheme, found)),
     )
+
+
+def _by_predictor(
+    scheme: str,
+    vectors: Float[np.ndarray, "a d"],
+    targets: Float[np.ndarray, "t d"] | None,
+    predictor: Predictor,
+    space: str,
+    recipe: SearchRecipe,
+    work: Work,
+) -> Lists:
+    """Lists by the predictor's word alone."""
+    if recipe.method == "exhaustive":
+        prior = scheme == "TU" and targets is None
+        general = load_meta_bench(space).good_in_general(different_networks(space)) if prior else None
+        return by_ranking(predictor, vectors[:1], targets, space, recipe, general=general)
+
+    def tick(done: float) -> None:
+        work.report(_SHARE_RANKED * done, 1, "evolving cells")
+
+    return by_evolution(predictor, vectors[:1], targets, space, recipe, work.seed, tick=tick)
 
 
 def _check_images(sets: Sequence[ImageSet], embeddings: Sequence[TaskEmbedding]) -> None:
@@ -86,46 +106,34 @@ def _check_images(sets: Sequence[ImageSet], embeddings: Sequence[TaskEmbedding])
         )
 
 
-def _shortlist(history: Sequence[Cell], space: str, count: int) -> tuple[Cell, ...]:
-    """The first cells of a history that are different networks: another spelling of the same one would be trained for nothing."""
-    kept: dict[str, Cell] = {}
-    for cell in history:
-        kept.setdefault(network_key(cell, space), cell)
-    return tuple(kept.values())[:count]
-
-
-def _best(cells: Sequence[Cell], accuracy: Mapping[Cell, float | None]) -> Cell:
-    """The cell with the highest measured accuracy; of equals the fitter one, which comes first."""
-    measured = {cell: value for cell in cells if (value := accuracy[cell]) is not None}
-    if not measured:
-        raise OutcomeError(
-            f"all {len(cells)} cells of the short list diverged in the short training", hint="lower search.shortlist.fit.learning_rate"
-        )
-    return max(measured, key=lambda cell: measured[cell])
-
-
-def _candidates(
-    remembered: Sequence[Cell], judged: Judgement, lists: Mapping[str, Sequence[Cell]], accuracy: Mapping[Cell, float | None]
-) -> tuple[Candidate, ...]:
-    """The measured cells; their ranks are among all cells that either search remembered."""
+def _candidates(lists: Lists, found: Finish) -> tuple[Candidate, ...]:
+    """The cells that were trained, fittest first."""
+    accuracy = {**lists.accuracy, **found.accuracy}
+    judge = "measured" if lists.accuracy else "predictor"
+    names = {"lock": lists.locked, "source only": lists.unlocked}
     return tuple(
         Candidate(
             cell=cell,
-            source_rank=int(judged.source_ranks[i]),
-            target_rank=None if judged.target_ranks is None else int(judged.target_ranks[i]),
-            rank_gap=float(judged.fitness[i]),
-            judged_by=(*(f"predictor, {name}" for name, cells in lists.items() if cell in cells), "short training"),
+            source_rank=lists.said[cell][0],
+            target_rank=lists.said[cell][1],
+            rank_gap=lists.said[cell][2],
+            judged_by=(
+                *(f"{judge}, {name}" for name, cells in names.items() if cell in cells),
+                f"short training, {found.rounds.get(cell, 1)} round(s)",
+                *(["short training on the auxiliary data"] if cell in found.auxiliary else []),
+            ),
             source_accuracy=accuracy[cell],
+            auxiliary_accuracy=max(0.0, found.auxiliary[cell]) if cell in found.auxiliary else None,
         )
-        for i, cell in enumerate(remembered)
-        if cell in accuracy
+        for cell in sorted(accuracy, key=lambda cell: -lists.said[cell][2])
     )
 
 
 def _differing(
-    predictor: Predictor, cells: Sequence[Cell], source: Float[np.ndarray, "1 d"], targets: Float[np.ndarray, "t d"] | None
+    predictor: Predictor, lists: Lists, source: Float[np.ndarray, "1 d"], targets: Float[np.ndarray, "t d"] | None
 ) -> float | None:
-    """The share of pairs that the predictor answers differently for the source and for a target: how task-aware this search was."""
+    """The share of pairs of the short lists that the predictor answers differently for the source and for a target."""
+    cells = tuple(dict.fromkeys((*lists.locked, *lists.unlocked)))
     if targets is None or len(cells) < 2:
         return None
     pairs = np.triu_indices(len(cells), 1)
@@ -137,8 +145,8 @@ def _differing(
 def _targets(
     scheme: str, vectors: Float[np.ndarray, "a d"], predictor: Predictor, recipe: SearchRecipe, seed: int
 ) -> Float[np.ndarray, "t d"] | None:
-    """The embeddings on which a cell should be poor: none in S, made up in TU, the auxiliary sets' in TK."""
-    if scheme == "S":
+    """The embeddings on which a cell should be poor: none in S or in general, made up in TU, the auxiliary sets' in TK."""
+    if scheme == "S" or (scheme == "TU" and recipe.poor == "general" and recipe.method == "exhaustive"):
         return None
     if scheme == "TK":
         return vectors[1:]
@@ -148,35 +156,30 @@ def _targets(
     return mixture(vectors[0], predictor.tasks, recipe.simulated, recipe.cosine, generator)
 
 
-def _measure(cells: Sequence[Cell], source: ImageSet, network: NetworkRecipe, recipe: SearchRecipe, work: Work) -> dict[Cell, float | None]:
-    def told(count: int, said: str) -> None:
-        share = _SHARE_EVOLVED + (1 - _SHARE_EVOLVED) * count / len(cells)
-        work.report(share, 1, f"short training {count} of {len(cells)}: {said}")
-
-    measured = ShortTrainings(source, network, recipe.shortlist.fit, work, told).measure(cells)
-    return dict(zip(cells, measured, strict=True))
-
-
-def _ticker(work: Work, part: int, steps: int) -> Callable[[int], None]:
-    def tick(step: int) -> None:
-        work.report(_SHARE_EVOLVED * (part + step / steps) / 2, 1, "evolving cells")
-
-    return tick
-
-
-def _used(scheme: str, recipe: SearchRecipe, predictor: Predictor, cells: int, differing: float | None) -> tuple[str, ...]:
-    """What the choice was allowed to know, in words."""
+def _knew(scheme: str, recipe: SearchRecipe, predictor: Predictor, lists: Lists, differing: float | None) -> tuple[str, ...]:
+    """What the short lists were made from, in words."""
     bank = f" from {len(predictor.tasks)} shipped task embeddings" if recipe.construction == "mixture" else ""
+    general = "the packaged meta-bench (short trainings of cells on other data)"
+    made_up = f"{recipe.simulated} made-up task embeddings ({recipe.construction}{bank}, cosine {recipe.cosine:g})"
+    if recipe.method == "measured":
+        other = {"S": (), "TU": (general,), "TK": (f"{lists.among} short trainings on each auxiliary set's train and validation pictures",)}
+        return (f"{lists.among} cells measured, chosen by what was measured before", *other[scheme])
     of_targets = {
         "S": (),
-        "TU": (f"{recipe.simulated} made-up task embeddings ({recipe.construction}{bank}, cosine {recipe.cosine:g})",),
+        "TU": (general if recipe.method == "exhaustive" and recipe.poor == "general" else made_up,),
         "TK": ("the auxiliary sets' embeddings",),
     }
     aware = () if differing is None else (f"of which the predictor answers {differing:.1%} of the pairs otherwise than for the source",)
+    ranked = "every network of the space ranked" if recipe.method == "exhaustive" else "cells evolved"
+    judge = f"the packaged predictor, trained on zero-cost proxies of other tasks; {ranked}"
+    return ("the source's embedding", *of_targets[scheme], *aware, judge)
+
+
+def _trained(scheme: str, found: Finish) -> tuple[str, ...]:
+    """What the choice was made on, in words."""
+    of_source, of_others = found.trainings
+    guarded = "" if found.kept or scheme == "S" else "; no cell of the lock's list was within the guard, so the reference was chosen"
     return (
-        "the source's embedding",
-        *of_targets[scheme],
-        *aware,
-        "the packaged predictor, trained on zero-cost proxies of other tasks",
-        f"the source's train and validation pictures ({cells} short trainings)",
+        f"the source's train and validation pictures ({of_source} short trainings){guarded}",
+        *((f"the auxiliary sets' train and validation pictures ({of_others} short trainings)",) if of_others else ()),
     )

@@ -8,8 +8,8 @@ import itertools
 from collections import defaultdict
 
 from lockforge.records import EDGES, Cell, Op
-from lockforge.spaces import nasbench201, space
-from lockforge.spaces.cells import CONVOLUTIONS, NODES
+from lockforge.spaces import all_cells, nasbench201, space
+from lockforge.spaces.cells import CONVOLUTIONS, NODES, connected
 
 
 def published_key(cell: Cell) -> str:
@@ -73,3 +73,12 @@ def _expand(cell: Cell, weighted: frozenset[Op], labels: dict[int, int]) -> tupl
                 found.append(f"{op.value}({inner})")
         nodes.append(tuple(sorted(found)))
     return "+".join(nodes[-1]), terms
+
+
+def different_networks(space: str) -> tuple[Cell, ...]:
+    """The cells whose output depends on their input, one spelling of each network."""
+    kept: dict[str, Cell] = {}
+    for cell in all_cells(space):
+        if connected(cell):
+            kept.setdefault(network_key(cell, space), cell)
+    return tuple(kept.values())

@@ -63,7 +63,7 @@ def test_a_search_that_asks_for_a_target_is_caught(row: str, table: Table, monke
     inner = rows._choose
 
     def watch(*given: object) -> object:
-        seen.append(given[3])
+        seen.append(given[4])
         return inner(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(rows, "_choose", watch)
@@ -71,7 +71,7 @@ def test_a_search_that_asks_for_a_target_is_caught(row: str, table: Table, monke
     assert seen
     assert all(isinstance(one, Sealed) for one in seen)
 
-    def leak(_table: Table, _row: str, _measure: object, other: object, *_: object) -> Found:
+    def leak(_table: Table, _row: str, _trust: float, _measure: object, other: object, *_: object) -> Found:
         return other([table.cells[0]])  # type: ignore[operator, no-any-return]
 
     monkeypatch.setattr(rows, "_choose", leak)

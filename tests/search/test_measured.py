@@ -1,11 +1,13 @@
 """The surrogate and the searches that measure, on landscapes with a known best cell."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from lockforge.randomness import numpy_generator
 from lockforge.records import Cell
-from lockforge.search.measured import find_best, find_specific
+from lockforge.search.measured import beats, believe, find_best, find_between, find_specific, within
 from lockforge.search.predictor import load_predictor
 from lockforge.search.ranking import rank, standing
 from lockforge.search.surrogate import Surrogate, normal_scores
@@ -59,12 +61,44 @@ def test_a_specific_cell_is_good_here_and_poor_elsewhere(codes: np.ndarray) -> N
     """The first edges decide here, the last ones elsewhere: the best specific cell has the first high and the last low."""
     here, elsewhere = codes[:, :3].sum(1).astype(float), codes[:, 3:].sum(1) / 9
     place = {cell: at for at, cell in enumerate(CELLS)}
-    found = find_specific(
-        CELLS, lambda cells: [here[place[cell]] for cell in cells], elsewhere, 60, numpy_generator(0, "specific"), good_enough=0.9
-    )
+
+    def measure(cells: Sequence[Cell]) -> list[float]:
+        return [float(here[place[cell]]) for cell in cells]
+
+    for bar in (beats(0.9, len(CELLS), numpy_generator(0, "luck")), within(2.0)):
+        found = find_specific(CELLS, measure, elsewhere, 60, numpy_generator(0, "specific"), bar=bar)
+        at = place[found.chosen]
+        assert here[at] >= np.quantile(here, 0.9)
+        assert elsewhere[at] <= 1 / 9
+
+
+def test_measuring_both_sides_comes_near_the_floor(codes: np.ndarray) -> None:
+    """With exact measurements of both: within the guard on the source, and the poorest on the other by what was measured."""
+    rng = numpy_generator(0, "between")
+    here, there = (codes @ rng.normal(size=6) + rng.normal(size=len(CELLS)) for _ in range(2))
+    place = {cell: at for at, cell in enumerate(CELLS)}
+    sides = [lambda cells, side=side: [float(side[place[cell]]) for cell in cells] for side in (here, there)]
+    found, other = find_between(CELLS, *sides, 80, numpy_generator(1, "between"), bar=within(2.0), trust=1.0)
     at = place[found.chosen]
-    assert here[at] >= np.quantile(here, 0.9)
-    assert elsewhere[at] <= 1 / 9
+    assert found.chosen == other.chosen
+    assert len(found.measured) == len(other.measured) == 80
+    assert here[at] >= max(found.values) - 2.0
+    assert (there[here >= max(found.values) - 2.0] < there[at]).mean() < 0.1
+    good = [place for place in set(found.measured) & set(other.measured) if here[place] >= max(found.values) - 2.0]
+    assert there[at] == min(there[good])
+
+
+def test_trust_says_how_far_a_measurement_counts(rng: np.random.Generator) -> None:
+    """With none the surrogate's own word, with all of it the measurement's; elsewhere nothing changes."""
+    values = rng.normal(size=40)
+    measured = rng.choice(len(CELLS), 40, replace=False)
+    surrogate = Surrogate(CELLS)
+    none, half, whole = (believe(surrogate, measured.tolist(), values.tolist(), trust) for trust in (0.0, 0.5, 1.0))
+    assert np.allclose(whole.mean[measured], normal_scores(values))
+    assert np.allclose(half.mean, (none.mean + whole.mean) / 2)
+    unseen = np.setdiff1d(np.arange(len(CELLS)), measured)
+    assert np.array_equal(none.mean[unseen], whole.mean[unseen])
+    assert (whole.deviation[measured] < none.deviation[measured]).all()
 
 
 def test_a_whole_space_is_ranked_against_a_panel() -> None:
