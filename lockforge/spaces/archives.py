@@ -116,10 +116,10 @@ def _pickle_in(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
     faults += ["members of one name"] if len(set(names)) < len(names) else []
     folders = {name.split("/", 1)[0] for name in names}
     odd = [name for name in names if not _MEMBER.fullmatch(name) or ".." in name.split("/")]
-    faults += [f"{len(odd)} member(s) with a name that torch does not give, the first {odd[0]!r}"] if odd else []
+    faults += [f"{len(odd)} member(s) with a name that torch does not give, the first {odd[0]!r:.100}"] if odd else []
     faults += [f"{len(folders)} folders, one is needed"] if len(folders) != 1 else []
     packed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1]
-    faults += [f"{len(packed)} member(s) packed or locked, which torch does not do, the first {packed[0]!r}"] if packed else []
+    faults += [f"{len(packed)} member(s) packed or locked, which torch does not do, the first {packed[0]!r:.100}"] if packed else []
     if faults:
         raise DataError(f"{path} is no file of torch", faults=faults, hint=HINT)
     return found[0]

@@ -11,7 +11,7 @@ the last epoch's validation accuracy, as the benchmarks' own `get_more_info(...,
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,8 +114,8 @@ def _layout_of(tree: Any) -> str:
 def _read_folder(path: Path) -> tuple[str, Any]:
     if (path / _META).is_file():
         meta = read_archive(path / _META, fold=keep_the_last)
-        found = [(int(match[1]), file) for file in sorted(path.iterdir()) if (match := _ONE_CELL.fullmatch(file.name))]
-        infos = {index: read_archive(file, fold=keep_the_last) for index, file in found}
+        found = [(int(match[1]), file) for file in sorted(path.iterdir()) if (match := _ONE_CELL.fullmatch(file.name)) and file.is_file()]
+        infos = ((index, read_archive(file, fold=keep_the_last)) for index, file in found)  # one at a time: only its results are kept
         return "NATS-Bench", {"meta_archs": _fields(meta).get("meta_archs"), "arch2infos": infos}
     files = sorted(path.glob("nb201_*.pickle"))
     if not files:
@@ -136,12 +136,13 @@ def _read_folder(path: Path) -> tuple[str, Any]:
 
 def _from_runs(tree: Mapping[str, Any], layout: str) -> Results:
     cells, infos = tree["meta_archs"], tree["arch2infos"]
-    if not isinstance(cells, list) or not isinstance(infos, dict):
+    pairs = iter(infos.items()) if isinstance(infos, dict) else infos
+    if not isinstance(cells, list) or not isinstance(pairs, Iterator):
         return Results(layout, (), {}, {}, ["meta_archs is no list, or arch2infos no dictionary"])
     found = Results(layout, [], {}, {})
     rows: list[list[float]] = []
     spellings: list[str] = []
-    for index, info in infos.items():
+    for index, info in pairs:
         if not (isinstance(index, int) and 0 <= index < len(cells) and isinstance(cells[index], str)):
             found.faults.append(f"{index!r:.40} is no place in the list of cells")
             continue

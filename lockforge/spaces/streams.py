@@ -39,6 +39,7 @@ class Source:
         self._piece = b""
         self._at = 0
         self._before = 0  # bytes in the pieces before this one
+        self._ended = False
 
     @property
     def taken(self) -> int:
@@ -85,11 +86,13 @@ class Source:
         """Have `size` bytes at hand, or all that are left."""
         if size > self.limits.string:
             self.refuse(f"a string of {size} bytes is claimed, {self.limits.string} are the limit")
-        left = self._piece[self._at :]
-        if len(left) >= size:
+        left = len(self._piece) - self._at
+        if left >= size or self._ended:
             return
+        more = self._stream.read(max(size - left, _PIECE))
+        self._ended = not more
         self._before += self._at
-        self._piece, self._at = left + self._stream.read(max(size - len(left), _PIECE)), 0
+        self._piece, self._at = self._piece[self._at :] + more, 0
         if self._before + len(self._piece) > self.limits.total:
             self.refuse(f"it unpacks to more than {self.limits.total} bytes")
 

@@ -48,7 +48,7 @@ def read_pickle(source: Source, *, fold: Fold | None = None, storages: bool = Fa
     try:
         return machine.run()
     except (ValueError, struct.error, EOFError, OSError) as error:  # text that is no text, numbers that are none, a stream that ends
-        raise DataError(f"{source.name} cannot be read at byte {source.taken}: {error}", hint=HINT) from error
+        raise DataError(f"{source.name} cannot be read at byte {source.taken}: {str(error)[:200]}", hint=HINT) from error
 
 
 class _Machine:
