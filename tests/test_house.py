@@ -78,6 +78,15 @@ def test_only_the_benchmark_opens_the_tables() -> None:
     assert opened == {"benchmark"}
 
 
+def test_the_reader_of_pickles_has_one_way_in() -> None:
+    """The official files and the pickles in them are opened by the tables alone."""
+    doors = {"stand_ins", "streams", "unpickled", "archives", "official"}
+    ways = {f"lockforge.spaces.{door}" for door in doors}
+    opened = {path.relative_to(PACKAGE).as_posix() for path in FILES if ways & set(imports_of(path.read_text()))}
+    assert opened - {f"spaces/{door}.py" for door in doors} == {"spaces/tables.py"}
+    assert not [path for path in FILES if {"pickle", "_pickle", "shelve", "dill", "joblib"} & set(imports_of(path.read_text()))]
+
+
 def test_evidence_and_verify_open_neither_torch_nor_scipy_at_start() -> None:
     """Anyone can check a release on a small machine: torch only inside verify's parity check."""
     for path in [*PACKAGE.glob("evidence/*.py"), PACKAGE / "verify.py"]:

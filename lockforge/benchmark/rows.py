@@ -26,9 +26,9 @@ from lockforge.search.measured import TRUST, Measure, beats, find_best, find_bet
 from lockforge.search.meta_bench import load_meta_bench
 from lockforge.spaces import mutate
 from lockforge.spaces.cells import connected
-from lockforge.spaces.tables import Table, percentiles, read_table
+from lockforge.spaces.tables import Table, convert_table, percentiles, read_table
 
-__all__ = ["ROWS", "Line", "Plan", "as_json", "read_table", "run_rows", "summary"]
+__all__ = ["ROWS", "Line", "Plan", "as_json", "convert_table", "read_table", "run_rows", "summary"]
 
 ROWS = ("S", "TU table", "TU shipped", "TK", "random", "evolution")
 PAIRED = frozenset({"TU table", "TK"})  # one choice for each pair of source and target; the others choose once a source

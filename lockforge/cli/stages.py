@@ -252,7 +252,9 @@ def metabench(
 
 def benchmark(
     space: Annotated[str, typer.Argument(metavar="SPACE", help="nasbench201 or transnas101.")],
-    table: Annotated[Path, typer.Option("--table", metavar="FILE", help="The published table, CSV or CSV.gz.")],
+    table: Annotated[
+        Path, typer.Option("--table", metavar="FILE", help="The published table: CSV, an official file or folder, or a converted one.")
+    ],
     rows: Annotated[list[str] | None, typer.Option("--row", metavar="ROW", help="One way to choose; may be repeated. None: all.")] = None,
     source: Annotated[
         list[str] | None, typer.Option("--source", metavar="TASK", help="One source task; may be repeated. None: all.")
@@ -264,6 +266,9 @@ def benchmark(
     ] = 0.99,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Every draw follows from it.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write every seed of every row, as JSON.")] = None,
+    convert: Annotated[
+        Path | None, typer.Option("--convert", metavar="FILE", help="Only write the table as one small checked file (.safetensors).")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """What the search would have found in a published table: beside the floor, chance and baselines."""
@@ -271,6 +276,9 @@ def benchmark(
     from lockforge.cli import show
     from lockforge.runs import write_whole
 
+    if convert:
+        _convert(table, space, convert, as_json=json)
+        return
     if seeds < 1 or not 0 < good_enough < 1:
         raise RecipeError(f"--seeds {seeds} and --good-enough {good_enough}", hint="at least one seed, and a share between 0 and 1")
     terminal = show.Terminal(f"benchmark {space}")
@@ -292,6 +300,25 @@ def benchmark(
 
         write_whole(out, (text.dumps(answer, indent=1, sort_keys=True) + "\n").encode())
     show.benchmark(answer, as_json=json)
+
+
+def _convert(table: Path, space: str, out: Path, *, as_json: bool) -> None:
+    from lockforge.benchmark.rows import convert_table
+    from lockforge.cli.show import answer
+    from lockforge.runs import write_whole
+
+    if out.suffix != ".safetensors":
+        raise RecipeError(f"{out} would not be read as a converted table", hint="end its name in .safetensors")
+    read, data = convert_table(table, space)
+    write_whole(out, data)
+    if as_json:
+        best = {task: float(values.max()) for task, values in read.final.items()}
+        answer({"space": space, "cells": len(read.cells), "best": best, "early": sorted(read.early), "file": str(out), "bytes": len(data)})
+        return
+    typer.echo(
+        f"wrote {out}: {len(read.cells)} cells, {len(data)} bytes; tasks (best): "
+        + ", ".join(f"{task} ({values.max():g})" for task, values in read.final.items())
+    )
 
 
 def _begin(recipe: str, overrides: list[str] | None, runs: Path, device: str, *, skip: bool = False) -> "tuple[Recipe, Runs, Terminal]":
