@@ -31,10 +31,10 @@ _SWEEPS = {
 }
 _STYLE = (
     ":root{color-scheme:light dark}svg{background:#fcfcfb;font:13px system-ui,sans-serif}text{fill:#1b1f24}"
-    ".soft{fill:#5b6470;font-size:12px}.title{font-size:16px;font-weight:600}.own{fill:none;stroke:#1b1f24;stroke-width:2}.grid{stroke:#5b6470;stroke-opacity:.25}"
+    ".soft{fill:#5b6470;font-size:12px}.title{font-size:16px;font-weight:600}.own{fill:none;stroke:#d9730d;stroke-width:3}.grid{stroke:#5b6470;stroke-opacity:.25}"
     ".source{color:#0b62a8}.target{color:#b8540b}.line{fill:none;stroke:currentColor;stroke-width:2}.target .line{stroke-dasharray:6 4}"
     ".seed{fill:currentColor;fill-opacity:.35}.mean{fill:currentColor}"
-    "@media(prefers-color-scheme:dark){svg{background:#14171b}text{fill:#e8eaed}.soft{fill:#9aa4b2}.own{stroke:#e8eaed}"
+    "@media(prefers-color-scheme:dark){svg{background:#14171b}text{fill:#e8eaed}.soft{fill:#9aa4b2}"
     ".source{color:#6cb6ff}.target{color:#ffab70}}"
 )
 _LIGHT, _DARK = np.array([236, 243, 250.0]), np.array([8, 48, 107.0])

@@ -220,10 +220,10 @@ def benchmark(answer_: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         answer(answer_)
         return
-    console = Console(width=max(Console().width, 165), highlight=False)
+    console = Console(width=max(Console().width, 185), highlight=False)
     columns = ("row", "source", "source pct", "target pct", "random, matched (sd)", "gain", "p", "gain, alike", "floor", "regret")
     table = _table(*columns, "points lost: source", "target")
-    for column in (1, 4):
+    for column in (0, 1, 4):
         table.columns[column].no_wrap = True
     for row in sorted(answer_["summary"], key=lambda row: (row["row"], row["source"] == "all", row["source"])):
         style = ("bold " if row["source"] == "all" else "") + ("yellow" if row["reads_answers"] else "")
@@ -255,15 +255,13 @@ def benchmark(answer_: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _left_out(answer_: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Row, source and reason of what could not be run: a line a row where all its sources lack images, otherwise a line a source."""
+    """Row, source and reason of what could not be run: a line a row where nothing of it ran, otherwise a line a source or pair."""
     ran = {row["row"] for row in answer_["summary"]}
-    lines: dict[tuple[str, str], set[str]] = {}
+    lines = []
     for one in answer_["not_run"]:
-        alone = one["row"] not in ran
-        lines.setdefault((one["row"], "all" if alone else one["source"]), set()).update(() if alone else one["no_images_of"])
-    return [
-        (row, source, "not run: no images" + (f" of {', '.join(sorted(tasks))}" if tasks else "")) for (row, source), tasks in lines.items()
-    ]
+        pair = "" if one["source"] in one["no_images_of"] else f" > {', '.join(one['no_images_of'])}"
+        lines.append((one["row"], one["source"] + pair if one["row"] in ran else "all", one["why"]))
+    return list(dict.fromkeys(lines))
 
 
 def search(found: "SearchResult", *, as_json: bool) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lockforge import cli
-from lockforge.cli import task_images
+from lockforge.cli import show, task_images
 from lockforge.randomness import numpy_generator
 from lockforge.spaces import all_cells
 from lockforge.spaces.codecs import spell
@@ -63,7 +63,7 @@ def test_images_bring_the_rows_that_need_them(run: Run, tmp_path: Path) -> None:
     assert code == 0
     assert "STANDS IN: pictures of digits:0-4 for those of scene" in out
     assert "STANDS IN" in (tmp_path / "drawn" / "heatmap-paper.svg").read_text()
-    assert "not run: no images of object" in " ".join(out.split())
+    assert out.count("not run: no images") == 2
     assert "found done" in err  # the embedding was made once
 
 
@@ -75,6 +75,14 @@ def test_without_images_the_rows_are_in_the_table_all_the_same(run: Run) -> None
     assert not Path("runs").exists()
     code, out, _ = run(*TABLE, "--row", "proxies", "--json")
     assert {one["source"] for one in json.loads(out)["not_run"]} == {"scene", "object"}
+
+
+def test_what_was_left_out_is_told_by_row_source_or_pair() -> None:
+    """Nothing of a row: one line. Some of it: the source without images, or the pair whose target has none."""
+    absent = [("TU", "a", "a"), ("TK", "a", "c"), ("TK", "c", "c"), ("TK", "c", "c"), ("S", "a", "a"), ("S", "b", "b")]
+    not_run = [{"row": row, "source": source, "no_images_of": [task], "why": "none"} for row, source, task in absent]
+    shown = show._left_out({"summary": [{"row": "TU"}, {"row": "TK"}], "not_run": not_run})
+    assert shown == [("TU", "a", "none"), ("TK", "a > c", "none"), ("TK", "c", "none"), ("S", "all", "none")]
 
 
 def test_every_fault_of_images_is_told_at_once(run: Run) -> None:
