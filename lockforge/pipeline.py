@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lockforge.audit.stage import audit_transfer
-from lockforge.data.roles import Tell, nobody, read_roles, read_set
+from lockforge.data.roles import Tell, all_or_none, nobody, read_roles, read_set
 from lockforge.embed.stage import embed_task
 from lockforge.engine.device import choose_device, describe, set_threads
 from lockforge.errors import RecipeError
@@ -89,9 +89,14 @@ def protect(recipe: Recipe, roles: Roles, do: Runs) -> Artifact:
 
 
 def embed(recipe: Recipe, places: Sequence[str], weights: Path | None, do: Runs, *, tell: Tell = nobody) -> tuple[TaskEmbedding, ...]:
-    """Embed several tasks with one probe; the first one's shape does not bind the others."""
+    """Embed several tasks with one probe; the first one's shape does not bind the others.
+
+    Raises: DataError: unreadable or malformed sets, all at once.
+    """
     probe = do.files.put(weights.read_bytes()) if weights else None
-    return tuple(do(embed_task, read_set(place, recipe.data, do.files, tell=tell), recipe.embed, probe) for place in places)
+    sets: list[ImageSet] = []
+    all_or_none([lambda place=place: sets.append(read_set(place, recipe.data, do.files, tell=tell)) for place in places])  # type: ignore[misc]
+    return tuple(do(embed_task, images, recipe.embed, probe) for images in sets)
 
 
 def search(recipe: Recipe, roles: Roles, do: Runs) -> SearchResult:

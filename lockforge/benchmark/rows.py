@@ -7,6 +7,8 @@
     random     source measurements of random cells, the best of them
     evolution  source measurements of ageing evolution (Real et al. 2019: population 16, sample 4), the best of them
 
+The rows that need a task's images are in `embedded`.
+
 Shapes: k cells.
 """
 
@@ -17,6 +19,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from lockforge.benchmark import embedded
+from lockforge.benchmark.embedded import EMBEDDED, EMBEDDED_PAIRS, ORACLE, PROXIES, Known, lacking, open_views
 from lockforge.benchmark.views import Column, Sealed
 from lockforge.benchmark.yardsticks import Run, floor_at, p_value
 from lockforge.errors import RecipeError
@@ -28,10 +32,10 @@ from lockforge.spaces import mutate
 from lockforge.spaces.cells import connected
 from lockforge.spaces.tables import Table, convert_table, percentiles, read_table
 
-__all__ = ["ROWS", "Line", "Plan", "as_json", "convert_table", "read_table", "run_rows", "summary"]
+__all__ = ["ROWS", "Line", "Plan", "as_json", "convert_table", "jobs_of", "not_run", "read_table", "run_rows", "summary"]
 
-ROWS = ("S", "TU table", "TU shipped", "TK", "random", "evolution")
-PAIRED = frozenset({"TU table", "TK"})  # one choice for each pair of source and target; the others choose once a source
+ROWS = ("S", "TU table", "TU shipped", "TK", "random", "evolution", *EMBEDDED)
+PAIRED = frozenset({"TU table", "TK"}) | EMBEDDED_PAIRS  # one choice for each pair of source and target; the others choose once a source
 _POPULATION, _SAMPLE = 16, 4
 
 
@@ -63,6 +67,39 @@ class Line:
     source_measurements: int
     other_measurements: int
     used: str
+    reads_answers: bool = False
+
+
+Job = tuple[str, str, tuple[str, ...]]  # row, source, targets
+
+
+def jobs_of(table: Table, rows: Sequence[str], sources: Sequence[str] = ()) -> list[Job]:
+    """What there is to run: a job for each row and source, or for each row, source and target. `paper` is its three schemes.
+
+    Raises: RecipeError: unknown rows and tasks, all at once; or a prior without a task to come from.
+    """
+    rows = list(dict.fromkeys(name for row in rows for name in ([one for one in EMBEDDED if one.startswith(f"{row} ")] or [row])))
+    unknown = [name for name in rows if name not in ROWS] + [name for name in sources if name not in table.tasks]
+    if unknown:
+        raise RecipeError(f"unknown: {', '.join(unknown)}", hint=f"rows: {', '.join(ROWS)}; tasks: {', '.join(table.tasks)}")
+    if "TU table" in rows and len(table.tasks) < 3:
+        raise RecipeError("a prior from other tasks needs a third task in the table", hint="leave out the row `TU table`")
+    jobs: list[Job] = []
+    for row in rows:
+        for source in dict.fromkeys(sources or table.tasks):
+            others = tuple(task for task in table.tasks if task != source)
+            jobs += [(row, source, (target,)) for target in others] if row in PAIRED else [(row, source, others)]
+    return jobs
+
+
+def not_run(jobs: Sequence[Job], known: Known | None) -> list[dict[str, Any]]:
+    """The jobs that cannot be run, with the reason: tasks without images."""
+    absent = [(job, lacking(*job, known)) for job in jobs]
+    return [
+        {"row": row, "source": source, "targets": list(targets), "why": "not run: no images", "no_images_of": list(tasks)}
+        for (row, source, targets), tasks in absent
+        if tasks
+    ]
 
 
 def run_rows(
@@ -72,48 +109,48 @@ def run_rows(
     seed: int,
     *,
     sources: Sequence[str] = (),
+    known: Known | None = None,
     tick: Callable[[int, int, str], None] | None = None,
 ) -> list[tuple[Line, list[Run]]]:
-    """Run every row for every source (and target), all seeds.
+    """Run every row for every source (and target), all seeds. What needs images that are not known is left out, see `not_run`.
 
-    Raises: RecipeError: an unknown row or task, or a budget that does not fit the space.
+    Raises: RecipeError: see `jobs_of`, or a budget that does not fit the space.
     """
-    unknown = [name for name in rows if name not in ROWS] + [name for name in sources if name not in table.tasks]
-    if unknown:
-        raise RecipeError(f"unknown: {', '.join(unknown)}", hint=f"rows: {', '.join(ROWS)}; tasks: {', '.join(table.tasks)}")
-    jobs: list[tuple[str, str, tuple[str, ...]]] = []
-    for row in rows:
-        for source in sources or table.tasks:
-            others = tuple(task for task in table.tasks if task != source)
-            jobs += [(row, source, (target,)) for target in others] if row in PAIRED else [(row, source, others)]
+    jobs = [job for job in jobs_of(table, rows, sources) if not lacking(*job, known)]
     found = []
     for at, (row, source, targets) in enumerate(jobs):
-        if row == "TU table" and len(table.tasks) < 3:
-            raise RecipeError("a prior from other tasks needs a third task in the table", hint="leave out the row `TU table`")
-        found.append(_one(table, row, source, targets, plan, seed))
+        found.append(_one(table, row, source, targets, plan, seed, known))
         if tick:
             tick(at + 1, len(jobs), f"{row}: {source}")
     return found
 
 
-def _one(table: Table, row: str, source: str, targets: tuple[str, ...], plan: Plan, seed: int) -> tuple[Line, list[Run]]:
+def _one(
+    table: Table, row: str, source: str, targets: tuple[str, ...], plan: Plan, seed: int, known: Known | None
+) -> tuple[Line, list[Run]]:
     sources = percentiles(table.final[source])
     there = np.mean([percentiles(table.final[target]) for target in targets], axis=0)
     place = {cell: at for at, cell in enumerate(table.cells)}
+    trust = TRUST if source in table.early else 1.0  # a final column is exact
+    prior = _elsewhere(table, row, source, targets)
     runs, chosen, asked, other = [], [], 0, 0
-    for number in range(plan.seeds):
-        measure = Column(table.cells, table.early.get(source, table.final[source]), plan.measurements)
+    for number in range(1 if row == PROXIES else plan.seeds):
+        measure: Measure = Column(table.cells, table.early.get(source, table.final[source]), plan.measurements)
         sealed: Measure = Sealed()
         if row == "TK":
             (target,) = targets
             sealed = Column(table.cells, table.early.get(target, table.final[target]), plan.measurements)
         generator = numpy_generator(seed, "benchmark", row, source, *targets, number)
-        trust = TRUST if source in table.early else 1.0  # a final column is exact
-        cell = _choose(table, row, trust, measure, sealed, _elsewhere(table, row, source, targets), plan, generator)
+        if known and row in EMBEDDED:
+            views = open_views(table, row, source, targets)
+            measure, sealed = views.source, views.target
+            cell = embedded.choose(row, known, (source, *targets), views, generator)
+        else:
+            cell = _choose(table, row, trust, measure, sealed, prior, plan, generator)
         at = place[cell]
         chosen.append(at)
         runs.append(Run(float(sources[at]), float(there[at]), sources, there))
-        asked = max(asked, measure.asked)
+        asked = max(asked, measure.asked if isinstance(measure, Column) else 0)
         other = max(other, sealed.asked if isinstance(sealed, Column) else 0)
     best = [table.final[target].max() for target in targets]
     line = Line(
@@ -133,6 +170,7 @@ def _one(table: Table, row: str, source: str, targets: tuple[str, ...], plan: Pl
         source_measurements=asked,
         other_measurements=other,
         used=_USED[row],
+        reads_answers=row in ORACLE,
     )
     return line, runs
 
@@ -144,6 +182,7 @@ _USED = {
     "TK": "source measurements; measurements of the target's column in place of auxiliary data",
     "random": "source measurements",
     "evolution": "source measurements",
+    **embedded.USED,
 }
 
 
@@ -226,9 +265,11 @@ def summary(found: Sequence[tuple[Line, list[Run]]], seed: int) -> list[dict[str
             {
                 "row": row,
                 "source": source,
+                "reads_answers": row in ORACLE,
                 **mean,
                 "matched_sd": spread,
                 "gain": mean["matched"] - mean["target_percentile"],
+                "gain_alike": float(np.mean([run.alike.mean() - run.target for run in runs])),
                 "p": p_value(runs, numpy_generator(seed, "benchmark", "p", row, source)),
                 "floor_at_least": float(np.mean([line.floor_at_least for line in lines])),
                 "regret": float(np.mean([value - line.floor_at_least for line in lines for value in line.target_percentile])),

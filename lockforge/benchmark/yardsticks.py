@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 _DRAWS = 20_000
+_BAND = 1.0  # percentiles
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,14 @@ class Run:
     def matched(self) -> Float[np.ndarray, " m"]:
         """The target percentiles of all cells at least as good on the source: what a lucky random choice would get."""
         return self.targets[self.sources >= self.source]
+
+    @property
+    def alike(self) -> Float[np.ndarray, " m"]:
+        """Those of cells about as good on the source, within a percentile either way.
+
+        `matched` is for choices that are good on their source: one at the 80th percentile is held against all above, and "gains" unlocked.
+        """
+        return self.targets[np.abs(self.sources - self.source) <= _BAND]
 
     @property
     def floor(self) -> float:

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from lockforge.cli.task_images import note_of
+
 if TYPE_CHECKING:
     from lockforge.data.survey import Survey
     from lockforge.records import (
@@ -218,27 +220,48 @@ def benchmark(answer_: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         answer(answer_)
         return
-    console = Console(width=max(Console().width, 150), highlight=False)
-    table = _table(
-        "row", "source", "source pct", "target pct", "random, matched (sd)", "gain", "p", "floor", "regret", "points lost: source", "target"
-    )
+    console = Console(width=max(Console().width, 185), highlight=False)
+    columns = ("row", "source", "source pct", "target pct", "random, matched (sd)", "gain", "p", "gain, alike", "floor", "regret")
+    table = _table(*columns, "points lost: source", "target")
+    for column in (0, 1, 4):
+        table.columns[column].no_wrap = True
     for row in sorted(answer_["summary"], key=lambda row: (row["row"], row["source"] == "all", row["source"])):
-        style = "bold" if row["source"] == "all" else ""
+        style = ("bold " if row["source"] == "all" else "") + ("yellow" if row["reads_answers"] else "")
         table.add_row(
-            row["row"], row["source"], f"{row['source_percentile']:.2f}", f"{row['target_percentile']:.2f}",
-            f"{row['matched']:.2f} ({row['matched_sd']:.2f})", f"{row['gain']:+.2f}", f"{row['p']:.3f}", f"{row['floor_at_least']:.2f}",
-            f"{row['regret']:.2f}", f"{row['source_points_lost']:.2f}", f"{row['target_points_lost']:.2f}", style=style,
+            row["row"] + (" (reads the answers)" if row["reads_answers"] else ""),
+            row["source"], f"{row['source_percentile']:.2f}", f"{row['target_percentile']:.2f}",
+            f"{row['matched']:.2f} ({row['matched_sd']:.2f})", f"{row['gain']:+.2f}", f"{row['p']:.3f}", f"{row['gain_alike']:+.2f}",
+            f"{row['floor_at_least']:.2f}", f"{row['regret']:.2f}", f"{row['source_points_lost']:.2f}",
+            f"{row['target_points_lost']:.2f}", style=style.strip(),
         )  # fmt: skip
+    for name, source, why in _left_out(answer_):
+        table.add_row(name, source, "", "", why, style="dim")
     console.print(table)
-    used = {line["row"]: line["used"] for line in answer_["rows"]}
-    for name, words in used.items():
-        console.print(f"[dim]{name:<10} read: {words}[/]")
+    used = {line["row"]: (line["used"], line["reads_answers"]) for line in answer_["rows"]}
+    for name, (words, marked) in used.items():
+        console.print(f"{name:<16} read: {words}", style="yellow" if marked else "dim", markup=False)
+    for task, images in answer_["images"].items():
+        console.print(f"{task}: embedding of {images['samples']} pictures of {images['set']}", style="dim", markup=False)
+    if note := note_of(answer_["images"]):
+        console.print(note, style="yellow", markup=False)
     plan = answer_["plan"]
     console.print(
         f"[dim]{plan['seeds']} seeds, {plan['measurements']} measurements; floor: the lowest target percentile at source percentile "
-        f">= {plan['least']:g}; gain: over random cells at least as good on the source; p: chance that they do as well.[/]"
+        f">= {plan['least']:g}; gain: over random cells at least as good on the source; p: chance that they do as well; gain, alike: over "
+        f"cells within one percentile on the source, which is the one to read where the source percentile is under {plan['least']:g}.[/]"
     )
-    console.print("[dim]Not run: rows that need a task embedding (no images were given), the paper's recipe with its oracle.[/]")
+    for file in answer_["figures"]:
+        console.print(f"written to {file}", markup=False, soft_wrap=True)
+
+
+def _left_out(answer_: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Row, source and reason of what could not be run: a line a row where nothing of it ran, otherwise a line a source or pair."""
+    ran = {row["row"] for row in answer_["summary"]}
+    lines = []
+    for one in answer_["not_run"]:
+        pair = "" if one["source"] in one["no_images_of"] else f" > {', '.join(one['no_images_of'])}"
+        lines.append((one["row"], one["source"] + pair if one["row"] in ran else "all", one["why"]))
+    return list(dict.fromkeys(lines))
 
 
 def search(found: "SearchResult", *, as_json: bool) -> None:

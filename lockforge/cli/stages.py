@@ -265,15 +265,23 @@ def benchmark(
         float, typer.Option("--good-enough", metavar="SHARE", help="Share of the space that the cell has to beat on its source.")
     ] = 0.99,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Every draw follows from it.")] = 0,
+    images: Annotated[
+        list[str] | None,
+        typer.Option("--images", metavar="TASK=PLACE", help="A task's images, for the rows that need its embedding. May be repeated."),
+    ] = None,
+    figures: Annotated[Path | None, typer.Option("--figures", metavar="DIR", help="Draw heat maps and, with images, the sweeps.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write every seed of every row, as JSON.")] = None,
     convert: Annotated[
         Path | None, typer.Option("--convert", metavar="FILE", help="Only write the table as one small checked file (.safetensors).")
     ] = None,
+    runs: RunsFolder = Path("runs"),
+    device: Device = "auto",
     json: AsJson = False,
 ) -> None:
     """What the search would have found in a published table: beside the floor, chance and baselines."""
-    from lockforge.benchmark.rows import ROWS, Plan, as_json, read_table, run_rows, summary
+    from lockforge.benchmark.rows import ROWS, Plan, as_json, jobs_of, not_run, read_table, run_rows, summary
     from lockforge.cli import show
+    from lockforge.cli.task_images import check_folder, embed_given, note_of, read_given
     from lockforge.runs import write_whole
 
     if convert:
@@ -281,24 +289,39 @@ def benchmark(
         return
     if seeds < 1 or not 0 < good_enough < 1:
         raise RecipeError(f"--seeds {seeds} and --good-enough {good_enough}", hint="at least one seed, and a share between 0 and 1")
+    check_folder(figures)
     terminal = show.Terminal(f"benchmark {space}")
     read = read_table(table, space)
     plan = Plan(measurements, seeds, good_enough, least=100 * good_enough - 1)
+    jobs = jobs_of(read, rows or ROWS, source or ())
+    places = read_given(images or (), read.tasks)
     with terminal:
+        known, shown = embed_given(places, space, runs, device, terminal)
         terminal.begin("rows")
-        found = run_rows(read, rows or ROWS, plan, seed, sources=source or (), tick=terminal.step)
+        found = run_rows(read, rows or ROWS, plan, seed, sources=source or (), known=known, tick=terminal.step)
+        drawn: dict[str, str] = {}
+        if figures:
+            from lockforge.benchmark.figures import draw_all
+
+            terminal.begin("sweeps")
+            drawn = draw_all(read, found, known, plan.seeds, seed, note=note_of(shown), tick=terminal.step)
+            for name, text in drawn.items():
+                write_whole(figures / name, text.encode())
     answer = {
         "space": space,
         "plan": plan.__dict__,
         "seed": seed,
         "tasks": list(read.tasks),
         "summary": summary(found, seed),
+        "images": shown,
+        "not_run": not_run(jobs, known),
+        "figures": [str(figures / name) for name in drawn] if figures else [],
         "rows": as_json(found),
     }
     if out:
-        import json as text
+        import json as json_
 
-        write_whole(out, (text.dumps(answer, indent=1, sort_keys=True) + "\n").encode())
+        write_whole(out, (json_.dumps(answer, indent=1, sort_keys=True) + "\n").encode())
     show.benchmark(answer, as_json=json)
 
 

@@ -31,6 +31,7 @@ class Judgement:
 
 
 Judge = Callable[[Sequence[Cell]], Judgement]
+Births = tuple[Callable[[], Cell], Callable[[Cell], Cell]]  # a first cell, and a child of a cell
 
 
 def judge_by(predictor: Predictor, source: Float[np.ndarray, "1 d"], targets: Float[np.ndarray, "t d"] | None, weight: float) -> Judge:
@@ -59,17 +60,25 @@ class Evolved:
 
 
 def evolve(
-    judge: Judge, space: str, recipe: SearchRecipe, generator: np.random.Generator, *, tick: Callable[[int], None] | None = None
+    judge: Judge,
+    space: str,
+    recipe: SearchRecipe,
+    generator: np.random.Generator,
+    *,
+    births: Births | None = None,
+    tick: Callable[[int], None] | None = None,
 ) -> Evolved:
     """Ageing evolution with the recipe's population, sample (drawn with replacement), history and steps.
 
-    Args: judge: ranks and fitness of a list of cells. space: where cells are drawn. tick: told of every step.
+    Args: judge: ranks and fitness of a list of cells. space: where cells are drawn. births: how; None is uniformly, one edge of the parent
+        changed, and drawn again where the output does not depend on the input. tick: told of every step.
     Raises: RecipeError: a population larger than the space.
     """
     size = len(all_cells(space))
     if recipe.population > size:
         raise RecipeError(f"search.population is {recipe.population}, but {space} has {size} cells", hint="the authors use 10")
-    population = deque(_connected(lambda: random_cell(space, generator)) for _ in range(recipe.population))
+    first, child_of = births or _births(space, generator)
+    population = deque(first() for _ in range(recipe.population))
     history: tuple[Cell, ...] = ()
     questions = 0
     for cell in population:
@@ -79,7 +88,7 @@ def evolve(
         judged = judge(tuple(population))
         drawn = generator.integers(len(population), size=recipe.sample)
         parent = population[int(drawn[np.argmax(judged.fitness[drawn])])]
-        child = _connected(lambda parent=parent: mutate(space, parent, generator))  # type: ignore[misc]
+        child = child_of(parent)
         population.popleft()
         population.append(child)
         history, asked = _remember(history, child, judge, recipe.history)
@@ -105,6 +114,13 @@ def _remember(history: tuple[Cell, ...], cell: Cell, judge: Judge, size: int) ->
         return history, 0
     judged = judge(history)
     return fittest(history, judged)[:size], judged.questions
+
+
+def _births(space: str, generator: np.random.Generator) -> Births:
+    return (
+        lambda: _connected(lambda: random_cell(space, generator)),
+        lambda parent: _connected(lambda: mutate(space, parent, generator)),
+    )
 
 
 def _connected(draw: Callable[[], Cell]) -> Cell:

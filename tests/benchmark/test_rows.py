@@ -8,24 +8,9 @@ from lockforge.benchmark.rows import Plan, run_rows, summary
 from lockforge.benchmark.views import Sealed
 from lockforge.errors import IntegrityError, RecipeError
 from lockforge.search.measured import Found
-from lockforge.spaces import all_cells
 from lockforge.spaces.tables import Table
 
 PLAN = Plan(60, seeds=3, good_enough=0.95, least=90.0)
-
-
-@pytest.fixture
-def table(rng: np.random.Generator) -> Table:
-    """Three tasks over the small space: a shared part by edges, a part of each task's own, a little noise."""
-    cells = all_cells("transnas101")
-    codes = np.array([[list(type(cell.ops[0])).index(op) for op in cell.ops] for cell in cells])
-    shared = rng.normal(size=(6, 8))
-
-    def values(own: float) -> np.ndarray:
-        parts = shared + own * rng.normal(size=(6, 8))
-        return 50 + sum(parts[edge, codes[:, edge]] for edge in range(6)) + 0.1 * rng.normal(size=len(cells))
-
-    return Table("transnas101", cells, {"a": values(0.3), "b": values(1.0), "c": values(1.0)}, {})
 
 
 def test_measuring_beats_random_search_and_knows_its_budget(table: Table) -> None:

@@ -18,6 +18,13 @@ def test_matched_cells_and_floor_are_those_at_least_as_good_on_the_source() -> N
     assert run.floor == floor_at(SOURCES, 180 - SOURCES, 90) == 81
 
 
+def test_an_unlocked_cell_gains_over_better_ones_and_not_over_its_like() -> None:
+    """Target equal to source: the mean of all above lies ten percentiles higher, that of its neighbours nowhere else."""
+    run = Run(80.0, 80.0, SOURCES, SOURCES)
+    assert run.matched.mean() - run.target == 9.5
+    assert sorted(run.alike) == [79, 80, 81]
+
+
 def test_p_is_uniform_for_random_choices_and_small_for_the_floor(rng: np.random.Generator) -> None:
     """Ten runs that choose like chance are not significant, ten at the floor are."""
     targets = rng.permutation(100.0 * np.arange(100) / 100)

@@ -13,7 +13,7 @@ from lockforge.records import Cell, Op
 from lockforge.search.evolution import Judgement, evolve, fittest, judge_by
 from lockforge.search.predictor import Predictor
 from lockforge.search.ranking import rank
-from lockforge.spaces import random_cell
+from lockforge.spaces import all_cells, random_cell
 from lockforge.spaces.cells import connected
 
 MakePredictor = Callable[..., Predictor]
@@ -99,3 +99,12 @@ def test_a_population_larger_than_the_space_is_refused() -> None:
     """4,096 cells cannot be 5,000."""
     with pytest.raises(RecipeError, match="5000, but transnas101 has 4096 cells"):
         evolve(most_convolutions, "transnas101", SearchRecipe(population=5000), numpy_generator(0))
+
+
+def test_births_decide_which_cells_there_are() -> None:
+    """Nothing is drawn but by them: with three cells to be had, the history is among the three."""
+    few = all_cells("nasbench201")[7000:7003]
+    generator = numpy_generator(0, "few")
+    births = (lambda: few[0], lambda _parent: few[int(generator.integers(3))])
+    found = evolve(most_convolutions, "nasbench201", SearchRecipe(population=5, steps=30), numpy_generator(0, "evolve"), births=births)
+    assert set(found.history) == set(few)
