@@ -141,7 +141,7 @@ def score_network(
     """All seven proxies of one network on one minibatch; the network is left as it was.
 
     Args: images: normalised, at least two. labels: class indices. grasp: H g by differentiating twice, or by a difference of gradients,
-        about twice as fast and close enough to order networks; see `_by_difference`.
+        faster, and close enough to order networks; see `_by_difference`.
     Returns: a number for each of `PROXIES`, None where it is missing.
     """
     if len(images) < 2:
