@@ -56,7 +56,7 @@ def _pass_by(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) ->
 
 
 def _synflow(network: nn.Module, shape: tuple[int, int, int]) -> float | None:
-    positive = copy.deepcopy(network).double()
+    positive = copy.deepcopy(network).double().eval()  # no dropout, and no statistics of one input
     with torch.no_grad():
         for parameter in positive.parameters():
             parameter.abs_().requires_grad_()

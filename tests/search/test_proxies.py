@@ -9,7 +9,9 @@ from torch.nn import functional
 
 from lockforge.randomness import torch_generator
 from lockforge.records import Architecture, Cell
+from lockforge.search.data_free import score_data_free
 from lockforge.search.proxies import PROXIES, jacobian_score, overlap_score, preference, score_network
+from lockforge.spaces.backbones import new_backbone
 from lockforge.spaces.networks import build, flops, state
 
 CELL = "|nor_conv_3x3~0|+|nor_conv_1x1~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
@@ -68,6 +70,15 @@ def test_gradient_proxies_equal_their_equations_on_a_small_network() -> None:
     assert scores["flops"] == 9 * 5 + 5 * 4
 
 
+@pytest.mark.parametrize("network", [Plain(), cell_network()], ids=["plain", "cell"])
+def test_grasp_by_a_difference_is_near_the_exact_one(network: nn.Module) -> None:
+    """One more pass, rectifiers held, gives W (H g) within a twentieth; the other proxies are the very same."""
+    x, y = batch((6, 1, 3, 3)) if isinstance(network, Plain) else batch()
+    exact, near = score_network(network, x, y), score_network(network, x, y, grasp="difference")
+    assert near.pop("grasp") == pytest.approx(exact.pop("grasp"), rel=0.05)
+    assert near == exact
+
+
 def test_fisher_of_a_linear_layer_has_a_closed_form() -> None:
     """One linear layer: dL/da = (softmax - one-hot) / n, and each output counts once for each of its weights."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(9, 4))
@@ -110,6 +121,90 @@ def test_all_proxies_of_a_sound_cell_are_numbers() -> None:
         assert tuple(scores) == PROXIES
         assert all(value is not None and math.isfinite(value) for value in scores.values())
         assert scores["flops"] == flops(network.architecture)
+
+
+def backbone(name: str) -> nn.Module:
+    """A published network with random weights."""
+    network = new_backbone(name, 5).to_empty(device="cpu")
+    generator = torch_generator(0, name)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.normal_(module.weight, std=math.sqrt(2 / module.weight[0].numel()), generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return network
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
+def test_any_network_has_proxies(name: str) -> None:
+    """Depthwise convolutions, ReLU6, dropout, blocks of all kinds: the same numbers twice, snip and flops as counted apart, zen missing."""
+    network = backbone(name)
+    images, labels = batch((4, 3, 32, 32), 5)
+    drawn = torch.get_rng_state()
+    scores = score_network(network, images, labels)
+    free = score_data_free(network, (3, 32, 32), torch_generator(0, "free"))
+    assert all(value is not None for value in scores.values())
+    assert [key for key, value in free.items() if value is None] == ["zen"]
+    assert score_network(network, images, labels) == scores
+    assert torch.equal(torch.get_rng_state(), drawn)
+
+    counted = []
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(lambda layer, _, out: counted.append(layer.weight.numel() * out[0, 0].numel()))
+    functional.cross_entropy(network.train()(images), labels).backward()
+    weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    assert scores["snip"] == pytest.approx(sum(float((w.detach() * w.grad).abs().sum()) for w in weights), rel=1e-4)
+    assert scores["flops"] == sum(counted)
+
+
+class Reused(nn.Module):
+    """An in-place ReLU6 on a convolution without batch norm, then dropout and one linear layer used twice, with a bias."""
+
+    def __init__(self, *, in_place: bool) -> None:
+        super().__init__()
+        self.stem, self.act, self.drop = nn.Conv2d(1, 4, 3), nn.ReLU6(in_place), nn.Dropout(0.5)
+        self.mix, self.head = nn.Linear(4, 4), nn.Linear(4, 4)
+        for layer in (self.stem, self.mix, self.head):
+            nn.init.normal_(layer.weight, std=2, generator=torch_generator(0, "reused"))
+            nn.init.ones_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        x = self.drop(self.act(self.stem(x)).mean((2, 3)))
+        out: Tensor = self.head(torch.tanh(self.mix(torch.tanh(self.mix(x)))))
+        return out
+
+
+def test_in_place_rectifiers_and_shared_layers_change_nothing() -> None:
+    """In place or not, a layer's output is what the layer gave; grasp by a difference follows a layer that is used twice."""
+    images, labels = batch()
+    there, apart = (score_network(Reused(in_place=yes), images, labels) for yes in (True, False))
+    assert there == apart
+    near = score_network(Reused(in_place=True), images, labels, grasp="difference")
+    assert near["grasp"] == pytest.approx(there["grasp"], rel=0.05)
+
+
+def test_a_frozen_network_scores_as_any_other_and_stays_frozen() -> None:
+    """Proxies need gradients whether or not the owner trains these weights."""
+    network = cell_network()
+    images, labels = batch()
+    free = score_network(network, images, labels)
+    assert score_network(network.requires_grad_(requires_grad=False), images, labels) == free
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_a_network_without_layers_or_rectifiers_has_little_to_say() -> None:
+    """No weights: only the operations (none) and the pictures' gradients; no rectifier: no overlap."""
+    images, labels = batch((6, 1, 2, 2))
+    scores = score_network(nn.Sequential(nn.Flatten(), nn.Tanh()), images, labels)
+    assert [name for name, value in scores.items() if value is not None] == ["flops", "jacov"]
+    scores = score_network(nn.Sequential(nn.Flatten(), nn.Linear(4, 4)), images, labels, grasp="difference")
+    assert [name for name, value in scores.items() if value is None] == ["nwot"]
 
 
 def test_what_cannot_be_said_is_missing() -> None:
