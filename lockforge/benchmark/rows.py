@@ -208,14 +208,16 @@ def _choose(
 ) -> Cell:
     if row == "S":
         return find_best(table.cells, measure, plan.measurements, generator, trust=trust).chosen
+    if row == "random":
+        return _random(table, measure, plan.measurements, generator)
+    if row == "evolution":
+        return _evolution(table, measure, plan.measurements, generator)
     bar = beats(plan.good_enough, len(table.cells), generator)
     if row == "TK":
         return find_between(table.cells, measure, other, plan.measurements, generator, bar=bar, trust=trust)[0].chosen
-    if elsewhere is not None:
-        return find_specific(table.cells, measure, elsewhere, plan.measurements, generator, bar=bar, trust=trust).chosen
-    if row == "random":
-        return _random(table, measure, plan.measurements, generator)
-    return _evolution(table, measure, plan.measurements, generator)
+    if elsewhere is None:
+        raise ValueError(f"no prior for the row {row!r}")
+    return find_specific(table.cells, measure, elsewhere, plan.measurements, generator, bar=bar, trust=trust).chosen
 
 
 def _random(table: Table, measure: Measure, budget: int, generator: np.random.Generator) -> Cell:

@@ -263,7 +263,7 @@ def benchmark(
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Repetitions of every row.")] = 10,
     good_enough: Annotated[
         float, typer.Option("--good-enough", metavar="SHARE", help="Share of the space that the cell has to beat on its source.")
-    ] = 0.99,
+    ] = 0.98,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Every draw follows from it.")] = 0,
     images: Annotated[
         list[str] | None,
@@ -292,7 +292,7 @@ def benchmark(
     check_folder(figures)
     terminal = show.Terminal(f"benchmark {space}")
     read = read_table(table, space)
-    plan = Plan(measurements, seeds, good_enough, least=100 * good_enough - 1)
+    plan = Plan(measurements, seeds, good_enough, least=100 * good_enough - 0.5)
     jobs = jobs_of(read, rows or ROWS, source or ())
     places = read_given(images or (), read.tasks)
     with terminal:

@@ -53,13 +53,17 @@ class Found:
 
 
 def believe(surrogate: Surrogate, measured: Sequence[int], values: Sequence[float], trust: float) -> Belief:
-    """The surrogate's word on every cell, moved towards the measurement where there is one."""
+    """The surrogate's word on every cell, moved towards the measurement where there is one.
+
+    What edges do not explain is the cell's own as far as measurements are trusted: an unmeasured cell may have as much of it.
+    """
     at = np.array(measured, np.int64)
     found = surrogate.fit(at, np.array(values))
-    mean, deviation = found.mean.copy(), found.deviation.copy()
+    mean = found.mean.copy()
     mean[at] += trust * (normal_scores(np.array(values)) - mean[at])
-    deviation[at] *= max(1 - trust, _LEAST_DOUBT)
-    return Belief(mean, deviation)
+    deviation = np.hypot(found.deviation, trust * found.own)
+    deviation[at] = found.deviation[at] * max(1 - trust, _LEAST_DOUBT)
+    return Belief(mean, deviation, found.own)
 
 
 class Explorer:

@@ -35,10 +35,11 @@ def normal_scores(values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
 
 @dataclass(frozen=True)
 class Belief:
-    """Mean and standard deviation of every cell's score, given the measured ones."""
+    """Mean and standard deviation of every cell's score, given the measured ones; `own`: deviation of what edges do not explain."""
 
     mean: Float[np.ndarray, " k"]
     deviation: Float[np.ndarray, " k"]
+    own: float
 
 
 class Surrogate:
@@ -53,7 +54,7 @@ class Surrogate:
         scores = normal_scores(values)
         apart = (self.codes[:, None, :] != self.codes[measured][None]).sum(-1)
         near = apart[measured]
-        best: tuple[float, float, Float[np.ndarray, "m m"], float] | None = None
+        best: tuple[float, float, Float[np.ndarray, "m m"], float, float] | None = None
         for length in _LENGTHS:
             kernel = np.exp(-np.arange(len(EDGES) + 1) / length)[near]
             for noise in _NOISES:
@@ -62,10 +63,11 @@ class Surrogate:
                 variance = float(white @ white) / len(measured) + _LEAST_VARIANCE
                 likelihood = -0.5 * len(measured) * np.log(variance) - float(np.log(np.diag(root)).sum())
                 if best is None or likelihood > best[0]:
-                    best = (likelihood, length, root, variance)
+                    best = (likelihood, length, root, variance, noise)
         assert best is not None  # noqa: S101 - the grid is not empty
-        _, length, root, variance = best
+        _, length, root, variance, noise = best
         across = np.exp(-np.arange(len(EDGES) + 1) / length)[apart]
         spread = solve_triangular(root, across.T, lower=True)
         mean = spread.T @ solve_triangular(root, scores, lower=True)
-        return Belief(mean, np.sqrt(variance * np.maximum(1 - (spread**2).sum(0), _LEAST_VARIANCE)))
+        deviation = np.sqrt(variance * np.maximum(1 - (spread**2).sum(0), _LEAST_VARIANCE))
+        return Belief(mean, deviation, float(np.sqrt(variance * noise)))

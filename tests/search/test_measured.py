@@ -89,7 +89,7 @@ def test_measuring_both_sides_comes_near_the_floor(codes: np.ndarray) -> None:
 
 
 def test_trust_says_how_far_a_measurement_counts(rng: np.random.Generator) -> None:
-    """With none the surrogate's own word, with all of it the measurement's; elsewhere nothing changes."""
+    """With none the surrogate's own word, with all of it the measurement's; an unmeasured cell may be as much its own."""
     values = rng.normal(size=40)
     measured = rng.choice(len(CELLS), 40, replace=False)
     surrogate = Surrogate(CELLS)
@@ -99,6 +99,7 @@ def test_trust_says_how_far_a_measurement_counts(rng: np.random.Generator) -> No
     unseen = np.setdiff1d(np.arange(len(CELLS)), measured)
     assert np.array_equal(none.mean[unseen], whole.mean[unseen])
     assert (whole.deviation[measured] < none.deviation[measured]).all()
+    assert np.allclose(whole.deviation[unseen] ** 2, none.deviation[unseen] ** 2 + whole.own**2)
 
 
 def test_a_whole_space_is_ranked_against_a_panel() -> None:
