@@ -33,6 +33,7 @@ TRUST = 0.5  # in a short training: half of what the surrogate cannot explain is
 _FIRST = 24  # measured at random before anything is believed
 _STEP = 4  # measurements between two fits, at least
 _LEAST_DOUBT = 0.05  # of the surrogate's deviation, left of a measured cell
+_SURE = 1.0  # deviations that a choice lies above the bar: the poorest elsewhere of many is else the luckiest here
 _SHARE_FOR_SOURCE = 0.4  # of a budget, spent on what is good on the source before looking elsewhere
 
 
@@ -62,7 +63,7 @@ def believe(surrogate: Surrogate, measured: Sequence[int], values: Sequence[floa
     mean = found.mean.copy()
     mean[at] += trust * (normal_scores(np.array(values)) - mean[at])
     deviation = np.hypot(found.deviation, trust * found.own)
-    deviation[at] = found.deviation[at] * max(1 - trust, _LEAST_DOUBT)
+    deviation[at] = np.hypot(found.deviation[at] * max(1 - trust, _LEAST_DOUBT), found.own * np.sqrt(trust * (1 - trust)))
     return Belief(mean, deviation, found.own)
 
 
@@ -171,7 +172,7 @@ def find_specific(
     while explorer.left:
         belief = explorer.belief()
         least = bar(explorer, belief)
-        so_far = min((float(elsewhere[at]) for at in explorer.measured if belief.mean[at] >= least), default=1.0)
+        so_far = min((float(elsewhere[at]) for at in _surely(explorer, belief, least)), default=1.0)
         if not explorer.take_best(ndtr((belief.mean - least) / belief.deviation) * np.maximum(so_far + 0.02 - elsewhere, 0)):
             break
     return _ordered(explorer, elsewhere, bar)
@@ -199,7 +200,8 @@ def find_between(
         belief, beyond = explorer.belief(), there.belief()
         least = bar(explorer, belief)
         good = ndtr((belief.mean - least) / belief.deviation)
-        so_far = min((float(beyond.mean[at]) for at in there.measured if belief.mean[at] >= least), default=float(beyond.mean.max()))
+        both = set(there.measured) & _surely(explorer, belief, least)
+        so_far = min((float(beyond.mean[at]) for at in both), default=float(beyond.mean.max()))
         wanted = good * _expected(so_far - beyond.mean, beyond.deviation)
         went = [side.take_best(wanted) for side in (explorer, there) if side.left]
         if not any(went):
@@ -220,9 +222,15 @@ def _ordered(explorer: Explorer, elsewhere: Float[np.ndarray, " k"], bar: Bar) -
     belief = explorer.belief()
     least = bar(explorer, belief)
     best = _best(explorer, belief)
-    good = sorted((at for at in best if belief.mean[at] >= least), key=lambda at: elsewhere[at])
-    rest = [at for at in best if belief.mean[at] < least]
+    sure = _surely(explorer, belief, least)
+    good = sorted((at for at in best if at in sure), key=lambda at: elsewhere[at])
+    rest = [at for at in best if at not in sure]
     return Found(explorer.cells, tuple(explorer.measured), tuple(explorer.values), (*good, *rest), best)
+
+
+def _surely(explorer: Explorer, belief: Belief, least: float) -> set[int]:
+    """The measured cells that lie above the bar by some of their doubt."""
+    return {at for at in explorer.measured if belief.mean[at] - _SURE * belief.deviation[at] >= least}
 
 
 def _best(explorer: Explorer, belief: Belief) -> tuple[int, ...]:
