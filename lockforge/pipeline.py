@@ -177,7 +177,7 @@ def metabench(places: Sequence[str], count: int, recipe: Recipe, do: Runs) -> Ga
     fit = recipe.search.shortlist.fit
     sets = [read_set(place, recipe.data, do.files) for place in places]
     measured = tuple(do(measure_cells, images, recipe.network, some, fit) for images in sets)
-    names = tuple(place.partition("=")[0] if "=" in place else place for place in places)
+    names = tuple(place.partition("=")[0] for place in places)
     return do(gather_bench, measured, names, recipe.network, fit)
 
 

@@ -111,9 +111,12 @@ class SearchRecipe(Record):
     panel: Annotated[int, Field(ge=2), says("cells that every cell is held against, of method exhaustive")] = 256
     poor: Annotated[
         Literal["general", "simulated"],
-        says("where a lock without known targets is to be poor: in general (short trainings on other data), or on made-up embeddings"),
+        says("where TU is to be poor, of method exhaustive: in general (short trainings on other data), or on made-up embeddings"),
     ] = "general"
-    over: Annotated[Literal["mean", "worst"], says("several known targets: their mean, or the one on which a cell does best")] = "mean"
+    over: Annotated[
+        Literal["mean", "worst"],
+        says("several known targets: their mean, or the one on which a cell does best; evolution ranks by the mean"),
+    ] = "mean"
     guard: Annotated[Unit, says("source accuracy that the lock may cost: under the best cell measured")] = 0.02
     measurements: Annotated[int, Field(ge=2), says("cells trained on the source, and on each auxiliary set, of method measured")] = 32
     population: Annotated[int, Field(ge=2), says("cells alive at once")] = 10

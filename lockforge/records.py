@@ -222,7 +222,10 @@ class Architecture(Record):
 
 
 class Candidate(Record):
-    """A cell of the short list and what it was judged by. Rank 0 is best; `rank_gap` = target_rank - weight * source_rank."""
+    """A cell of the short list and what it was judged by. Rank 0 is best; `rank_gap` = target_rank - weight * source_rank.
+
+    `auxiliary_accuracy` is counted from chance (0) to all right (1), over all auxiliary sets by the recipe's `search.over`.
+    """
 
     cell: Cell
     source_rank: Count

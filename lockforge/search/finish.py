@@ -34,11 +34,20 @@ class Finish:
 
 
 def finish(
-    lists: Lists, source: ImageSet, auxiliary: Sequence[ImageSet], network: NetworkRecipe, recipe: SearchRecipe, work: Work, *, begun: float
+    lists: Lists,
+    source: ImageSet,
+    auxiliary: Sequence[ImageSet],
+    network: NetworkRecipe,
+    recipe: SearchRecipe,
+    work: Work,
+    *,
+    begun: float,
+    locks: bool = True,
 ) -> Finish:
     """Train, halve, choose.
 
-    Args: auxiliary: what the lock may learn from, in TK. begun: share of the progress that is over.
+    Args: auxiliary: what the lock may learn from, in TK. begun: share of the progress that is over. locks: whether there is a lock (not in
+        S); without one nothing may be spent on it, and the choice is the reference.
     Raises: OutcomeError: every training of a list diverged.
     """
     locked, unlocked = list(lists.locked), list(lists.unlocked)
@@ -63,7 +72,8 @@ def finish(
             locked, unlocked = (_better_half(cells, found) for cells in (locked, unlocked))
     reference = _best(unlocked, accuracy)
     last = {cell: value for cell in dict.fromkeys((*locked, *unlocked)) if (value := accuracy[cell]) is not None}
-    within = [cell for cell in locked if last.get(cell, -1.0) >= max(last.values()) - recipe.guard]
+    guard = recipe.guard if locks else 0.0
+    within = [cell for cell in locked if last.get(cell, -1.0) >= max(last.values()) - guard]
     beyond: dict[Cell, float] = {}
     if auxiliary and within:
         sides = [ShortTrainings(images, network, fit, work, told, tag=tag) for images in auxiliary]

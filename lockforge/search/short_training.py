@@ -81,8 +81,9 @@ class ShortTrainings:
 def elsewhere(sides: Sequence[ShortTrainings], cells: Sequence[Cell], over: str) -> list[float]:
     """How good cells are on several known targets: the mean, or the one on which a cell does best (`worst`, for the lock).
 
-    Accuracies are counted from chance (0) to all right (1), so that sets with few and with many classes can be put together.
+    Accuracies are counted from chance (0) to all right (1), so that sets with few and with many classes can be put together. Below chance
+    is chance: a training that diverged is no sign of a lock.
     """
     chance = np.array([[1 / len(side.images.classes)] for side in sides])
-    skill = (np.array([side(cells) for side in sides]) - chance) / (1 - chance)
+    skill = np.maximum((np.array([side(cells) for side in sides]) - chance) / (1 - chance), 0)
     return [float(value) for value in (skill.mean(axis=0) if over == "mean" else skill.max(axis=0))]

@@ -25,7 +25,7 @@ from lockforge.spaces.isomorphism import different_networks
 _SHARE_RANKED, _SHARE_MEASURED = 0.2, 0.7  # of the progress bar; the rest is the measured finish
 
 
-@stage(version=3)
+@stage(version=4)
 def search_cell(
     source: ImageSet,
     auxiliary: tuple[ImageSet, ...],
@@ -60,7 +60,7 @@ def search_cell(
         share = _SHARE_RANKED
         targets = _targets(scheme, vectors, predictor, recipe, work.seed)
         lists = _by_predictor(scheme, vectors, targets, predictor, network.space, recipe, work)
-    found = finish(lists, source, known, network, recipe, work, begun=share)
+    found = finish(lists, source, known, network, recipe, work, begun=share, locks=scheme != "S")
     return SearchResult(
         scheme=scheme,
         chosen=architecture_of(found.chosen, source, network),
@@ -123,7 +123,7 @@ def _candidates(lists: Lists, found: Finish) -> tuple[Candidate, ...]:
                 *(["short training on the auxiliary data"] if cell in found.auxiliary else []),
             ),
             source_accuracy=accuracy[cell],
-            auxiliary_accuracy=max(0.0, found.auxiliary[cell]) if cell in found.auxiliary else None,
+            auxiliary_accuracy=found.auxiliary.get(cell),
         )
         for cell in sorted(accuracy, key=lambda cell: -lists.said[cell][2])
     )
@@ -159,7 +159,11 @@ def _targets(
 def _knew(scheme: str, recipe: SearchRecipe, predictor: Predictor, lists: Lists, differing: float | None) -> tuple[str, ...]:
     """What the short lists were made from, in words."""
     bank = f" from {len(predictor.tasks)} shipped task embeddings" if recipe.construction == "mixture" else ""
-    general = "the packaged meta-bench (short trainings of cells on other data)"
+    general = (
+        f"the packaged meta-bench (short trainings of cells on {', '.join(load_meta_bench(predictor.space).card['tasks'])})"
+        if scheme == "TU"
+        else ""
+    )
     made_up = f"{recipe.simulated} made-up task embeddings ({recipe.construction}{bank}, cosine {recipe.cosine:g})"
     if recipe.method == "measured":
         other = {"S": (), "TU": (general,), "TK": (f"{lists.among} short trainings on each auxiliary set's train and validation pictures",)}

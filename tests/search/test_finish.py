@@ -27,7 +27,7 @@ def finishing(monkeypatch: pytest.MonkeyPatch, digits: ImageSet, other_digits: I
     """`ask(outcomes, elsewhere, ...)`: cells 0 to 3 are the lock's list, 2 to 5 the other; what every training comes to is given."""
 
     def ask(
-        outcomes: Sequence[float | None], there: Sequence[float] = (), *, rounds: int = 1, guard: float = 0.02, over: str = "mean"
+        outcomes: Sequence[float | None], there: Sequence[float] = (), *, rounds: int = 1, guard: float = 0.02, alone: bool = False
     ) -> Finish:
         class Known:
             def __init__(self, images: ImageSet, *_: Any, **_tag: str) -> None:
@@ -40,10 +40,10 @@ def finishing(monkeypatch: pytest.MonkeyPatch, digits: ImageSet, other_digits: I
                 return [-1.0 if self.known[cell] is None else float(self.known[cell] or 0) for cell in cells]
 
         monkeypatch.setattr(room, "ShortTrainings", Known)
-        lists = Lists(CELLS[:4], CELLS[2:], {}, 0, 6)
-        recipe = SearchRecipe(guard=guard, over=over, shortlist=ShortlistRecipe(rounds=rounds))  # type: ignore[arg-type]
+        lists = Lists(CELLS[:4], CELLS[:4] if alone else CELLS[2:], {}, 0, 6)
+        recipe = SearchRecipe(guard=guard, shortlist=ShortlistRecipe(rounds=rounds))
         work = Work(files=Files(tmp_path), folder=tmp_path, seed=0)
-        return finish(lists, digits, (other_digits,) if there else (), NETWORK, recipe, work, begun=0.2)
+        return finish(lists, digits, (other_digits,) if there else (), NETWORK, recipe, work, begun=0.2, locks=not alone)
 
     return ask
 
@@ -61,6 +61,12 @@ def test_outside_the_guard_the_reference_is_the_choice(finishing: Finishing) -> 
     found = finishing([0.5, 0.5, 0.5, 0.5, 0.8, 0.90])
     assert found.chosen == found.reference == CELLS[5]
     assert found.kept == 0
+
+
+def test_without_a_lock_nothing_is_spent_on_one(finishing: Finishing) -> None:
+    """S: both lists are one, and the fittest within the guard is not taken for the most accurate."""
+    found = finishing([0.89, 0.88, 0.90, 0.7, 0.8, 0.5], alone=True)
+    assert found.chosen == found.reference == CELLS[2]
 
 
 def test_with_auxiliary_data_the_poorest_there(finishing: Finishing) -> None:
