@@ -139,6 +139,9 @@ class AuditRecipe(Record):
     images_per_class: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=2), says("how many images a class the thief has; 0 is all")
     ] = (1, 2, 5, 10, 20, 50, 0)
+    fractions: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1)], ...], says("of the thief's training images, instead of images a class; empty: not used")
+    ] = ()
     seeds: Annotated[int, Field(ge=2), says("repetitions: each redraws subset, split and initialisation")] = 3
     steps: Annotated[Positive, says("optimiser steps of each setting of an attacker")] = 24
     probe_steps: Annotated[Positive, says("steps of a linear probe's head; none of them passes through the network")] = 100

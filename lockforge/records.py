@@ -295,11 +295,14 @@ class Subjects(Record):
 # Audit
 
 
-Start = Literal["release", "twin", "reference", "scratch_release", "scratch_reference", "dummy"]
+Start = Annotated[str, Field(pattern=r"^(release|twin|reference|scratch_release|scratch_reference|dummy|public:[\w.-]+)$")]
 
 
 class AttackPoint(Record):
-    """One fitted attacker. `test_accuracy` is set only where validation chose this setting: the test split is touched once."""
+    """One fitted attacker. `test_accuracy` is set only where validation chose this setting: the test split is touched once.
+
+    `budget` is in budgets of the audit: points with more than one belong to no curve and only show whether one is enough.
+    """
 
     start: Start
     attacker: str
@@ -307,6 +310,7 @@ class AttackPoint(Record):
     images_per_class: Count
     samples: Count
     seed: Count
+    budget: Annotated[int, Field(ge=1)] = 1
     steps: Count
     flops: float
     val_accuracy: Share

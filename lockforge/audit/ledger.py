@@ -37,7 +37,7 @@ class Ledger:
 
     def add(self, item: Item, points: tuple[AttackPoint, ...]) -> None:
         """Append an item: on disk before this returns."""
-        body = canonical_json([[item.start, item.attacker, item.images_per_class, item.seed], [point.to_json() for point in points]])
+        body = canonical_json([[item.start, item.attacker, item.seed, item.budget], [point.to_json() for point in points]])
         line = f"{sha256_text(body)[:16]} {body}\n".encode()
         with writing(NAME, self._path.parent), self._path.open("ab") as out:
             out.write(line)

@@ -1,20 +1,23 @@
 """The rules of the attack: what an attacker is given, what he gives back, who chooses, and when the test split is touched.
 
 An attacker is a function (see `Attack`). He gets a network to start from, the thief's training and validation images, settings and a
-budget; he never sees the test split. `attack` runs him, lets validation choose among his settings, and tests the chosen one, once.
+budget; he never sees the test split. Networks are trained for him: he says which (`Training`) and gets them back (`Trained`), so that what
+many attacks ask for can be trained together. `attack` runs him at every point of the grid, lets validation choose among his settings, and
+tests the chosen one, once.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from lockforge.audit.thief import Draw, GridPoint, Loot
 from lockforge.data.batches import Pool
 from lockforge.engine.evaluate import accuracy, logits_of
-from lockforge.engine.fit import Bench, Feed, fit
+from lockforge.engine.fit import Bench, Feed, Loss, fit
 from lockforge.errors import OutcomeError
 from lockforge.evidence.curves import choose
 from lockforge.recipe import AuditRecipe, FitRecipe
@@ -23,7 +26,6 @@ from lockforge.spaces.networks import CellNetwork
 
 Optimizer = Literal["sgd", "adam"]
 BatchNorm = Literal["source", "re-estimated", "own"]
-Draw = Callable[..., torch.Generator]
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,46 @@ class Setting:
     """One configuration of an attacker.
 
     Batch-norm statistics: `source` keeps those that came with the network, `re-estimated` replaces them by the thief's images' before
-    anything is trained, `own` is for networks that start empty. `rate` is the highest of the learning-rate schedule.
+    anything is trained, `own` is for networks that start empty. `rate` is the highest of the learning-rate schedule. `also` holds what
+    only this attacker has.
     """
 
     optimizer: Optimizer
     rate: float
     batch_norm: BatchNorm
+    also: tuple[tuple[str, str | float], ...] = ()
 
     def __str__(self) -> str:
         """As it is stored with the attack's points.
 
         >>> str(Setting("adam", 0.01, "re-estimated"))
         'adam lr=0.01 bn=re-estimated'
+        >>> str(Setting("sgd", 0.1, "source", (("head", "kept"), ("rank", 4))))
+        'sgd lr=0.1 bn=source head=kept rank=4'
         """
-        return f"{self.optimizer} lr={self.rate} bn={self.batch_norm}"
+        return f"{self.optimizer} lr={self.rate} bn={self.batch_norm}" + "".join(f" {name}={value}" for name, value in self.also)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What decides whether an attacker can do anything here: the target's classes, those of the network, what the thief holds.
+
+    Args: same_classes: the target's class names are the source's, in that order. head_fits: as many classes. source_images: the thief
+        has some of the source's images. cells: the network is made of cells.
+    """
+
+    same_classes: bool
+    head_fits: bool
+    source_images: bool
+    cells: bool = True
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the thief starts from: a network with a new head for his classes, and the head that came with it where that has as many."""
+
+    network: CellNetwork
+    old_head: Mapping[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +93,10 @@ class Budget:
         """The same budget for an attacker whose steps do not pass through the network."""
         return replace(self, steps=self.head_steps)
 
+    def times(self, factor: float) -> "Budget":
+        """So many times the steps, one at least."""
+        return replace(self, steps=max(1, round(self.steps * factor)), head_steps=max(1, round(self.head_steps * factor)))
+
     def recipe(self, setting: Setting, images: int) -> FitRecipe:
         """The training run that this budget buys with a setting, on so many images."""
         return FitRecipe(
@@ -79,13 +111,53 @@ class Budget:
         """Training images that pass through the network, repetitions counted."""
         return self.steps * min(self.batch_size, images)
 
+    def training(self, module: nn.Module, data: tuple[Feed, Feed], setting: Setting, generator: torch.Generator) -> "Training":
+        """What this budget buys with a setting: a copy of the module trained on the first feed, validated on the second."""
+        train, val = data
+        return Training(module, train, val, setting, self.recipe(setting, len(train)), generator)
+
 
 @dataclass(frozen=True)
-class Loot:
-    """What the thief has at one point of the grid: `train`, the fraction; `val`, fixed outside it."""
+class Training:
+    """A training that an attack asks for. The module stays as it is: a copy is trained, its last weights are taken.
 
-    train: Pool
-    val: Pool
+    Only parameters that require gradients are trained. `loss` is of (outputs, labels); None is cross-entropy.
+    """
+
+    module: nn.Module
+    train: Feed
+    val: Feed
+    setting: Setting
+    recipe: FitRecipe
+    generator: torch.Generator
+    loss: Loss | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A copy of a module after training, its validation accuracy in [0, 1], and whether it is untrained because that diverged."""
+
+    module: nn.Module
+    val_accuracy: float
+    diverged: bool = False
+
+
+def train_one(wanted: Training, budget: Budget) -> Trained:
+    """One training by itself; where it diverges, a copy of the module as it was."""
+    try:
+        fitted = fit(
+            copy.deepcopy(wanted.module),
+            wanted.train,
+            wanted.recipe,
+            generator=wanted.generator,
+            val=wanted.val,
+            loss=wanted.loss,
+            bench=Bench(device=budget.device, report=budget.report),
+        )
+    except OutcomeError:
+        kept = copy.deepcopy(wanted.module)
+        return Trained(kept, accuracy(*logits_of(kept, wanted.val, device=budget.device)), diverged=True)
+    return Trained(fitted.module, fitted.val_accuracy)
 
 
 @dataclass(frozen=True)
@@ -108,87 +180,104 @@ class Attempt:
         return f"{self.setting} (diverged)" if self.diverged else str(self.setting)
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A copy of a module after training, its validation accuracy in [0, 1], and whether it is untrained because that diverged."""
-
-    module: nn.Module
-    val_accuracy: float
-    diverged: bool
-
-
-def trained(module: nn.Module, data: tuple[Feed, Feed], setting: Setting, budget: Budget, generator: torch.Generator) -> Trained:
-    """Train a copy of a module with one setting and take its last weights; where that diverges, a copy as it was.
-
-    Args: data: training and validation examples.
-    """
-    train, val = data
-    try:
-        fitted = fit(
-            copy.deepcopy(module),
-            train,
-            budget.recipe(setting, len(train)),
-            generator=generator,
-            val=val,
-            bench=Bench(device=budget.device, report=budget.report),
-        )
-    except OutcomeError:
-        kept = copy.deepcopy(module)
-        return Trained(kept, accuracy(*logits_of(kept, val, device=budget.device)), diverged=True)
-    return Trained(fitted.module, fitted.val_accuracy, diverged=False)
+Asking = Generator[Sequence[Training], Sequence[Trained], Sequence[Attempt]]
+"""An attack under way: it asks for trainings and gets as many networks back, as often as it likes; it returns an attempt a setting."""
 
 
 class Attack(Protocol):
-    """A function from a network, the thief's images, settings, a budget and generators to one attempt a setting.
+    """From what the thief starts with, his images, settings, a budget and generators to one attempt a setting.
 
-    All settings arrive together, so that what they share is worked out once. The network must be left as it is. `draw(*names)` makes
-    the generator of that name; the same names give the same draws.
+    All settings arrive together, so that what they share is worked out once. The given network must be left as it is. `draw(*names)`
+    makes the generator of that name; the same names give the same draws.
     """
 
-    def __call__(self, network: CellNetwork, loot: Loot, settings: Sequence[Setting], budget: Budget, draw: Draw) -> Iterator[Attempt]:
+    def __call__(self, given: Given, loot: Loot, settings: Sequence[Setting], budget: Budget, draw: Draw) -> Asking:
         """Fit each setting."""
+
+
+def always(_facts: Facts) -> str:
+    """Nothing stands in the way."""
+    return ""
 
 
 @dataclass(frozen=True)
 class Attacker:
-    """An attack with its name, and the settings it tries."""
+    """An attack with its name, the settings it tries, and why it cannot be made where it cannot."""
 
     name: str
     attack: Attack
-    settings: Callable[[AuditRecipe], tuple[Setting, ...]]
+    settings: Callable[[AuditRecipe, Facts], tuple[Setting, ...]]
+    unfit: Callable[[Facts], str] = always
 
 
 @dataclass(frozen=True)
 class Item:
-    """One piece of work, and one line of the ledger: an attacker on a starting point at a point of the grid with a seed."""
+    """One piece of work, and one line of the ledger: an attacker on a starting point with a seed, at all points of the grid.
+
+    `budget` is in budgets of the audit: more than one only shows whether one is enough.
+    """
 
     start: Start
     attacker: str
-    images_per_class: int
     seed: int
+    budget: int = 1
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What holds for every attack of an audit: the recipe, the budget, and where draws come from."""
+    """What holds for every attack of an audit: the recipe, the facts, the budget, and where draws come from."""
 
     recipe: AuditRecipe
+    facts: Facts
     budget: Budget
     draw: Draw
 
 
-def attack(item: Item, attacker: Attacker, network: CellNetwork, loot: Loot, test: Pool, terms: Terms) -> tuple[AttackPoint, ...]:
-    """Run an attacker's settings, choose by validation, and test the chosen one: the only place that touches the test split."""
-    names = (item.seed, item.images_per_class, item.start, item.attacker)
-    attempts = list(attacker.attack(network, loot, attacker.settings(terms.recipe), terms.budget, lambda *more: terms.draw(*names, *more)))
+def in_step(attacks: Sequence[Asking], train: Callable[[Sequence[Training]], Sequence[Trained]]) -> list[Sequence[Attempt]]:
+    """Run attacks side by side: in each round, all that they ask for is trained together.
+
+    Returns: the attempts of each attack, in order.
+    """
+    ended: dict[int, Sequence[Attempt]] = {}
+    answers: dict[int, Sequence[Trained] | None] = dict.fromkeys(range(len(attacks)))
+    while answers:
+        wanted: dict[int, Sequence[Training]] = {}
+        for at, answer in answers.items():
+            try:
+                wanted[at] = next(attacks[at]) if answer is None else attacks[at].send(answer)
+            except StopIteration as end:
+                ended[at] = end.value
+        trained = iter(train([one for ones in wanted.values() for one in ones]))
+        answers = {at: [next(trained) for _ in ones] for at, ones in wanted.items()}
+    return [ended[at] for at in range(len(attacks))]
+
+
+def attack(
+    item: Item, attacker: Attacker, given: Given, loots: Mapping[GridPoint, Loot], test: Pool, terms: Terms
+) -> tuple[AttackPoint, ...]:
+    """Run an attacker's settings at every point, choose by validation, test the chosen one: the only place that touches the test split."""
+    settings = attacker.settings(terms.recipe, terms.facts)
+    budget = terms.budget.times(item.budget)
+    under_way = [
+        attacker.attack(
+            given, loot, settings, budget, lambda *more, at=point: terms.draw(item.seed, at.name, item.start, item.attacker, *more)
+        )
+        for point, loot in loots.items()
+    ]
+    found = in_step(under_way, lambda wanted: [train_one(one, budget) for one in wanted])
+    return tuple(one for point, attempts in zip(loots, found, strict=True) for one in _points(item, point, attempts, test, terms))
+
+
+def _points(item: Item, point: GridPoint, attempts: Sequence[Attempt], test: Pool, terms: Terms) -> tuple[AttackPoint, ...]:
     points = {
         attempt.name: AttackPoint(
             start=item.start,
             attacker=item.attacker,
             setting=attempt.name,
-            images_per_class=item.images_per_class,
-            samples=len(loot.train),
+            images_per_class=point.images_per_class,
+            samples=point.samples,
             seed=item.seed,
+            budget=item.budget,
             steps=attempt.steps,
             flops=attempt.operations,
             val_accuracy=attempt.val_accuracy,

@@ -64,7 +64,7 @@ def run_all(jobs: Mapping[Item, Job], ledger: Ledger, work: Work, brake: Brake) 
                 item = running[future]
                 ledger.add(item, future.result())
                 done += 1
-                work.report(done, len(jobs), f"{item.start}: {item.attacker}, {item.images_per_class or 'all'} a class, seed {item.seed}")
+                work.report(done, len(jobs), f"{item.start}: {item.attacker}, seed {item.seed}")
         except BaseException:
             brake.pull()
             raise

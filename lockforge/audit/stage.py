@@ -6,20 +6,19 @@ from functools import partial
 
 from lockforge.audit.attackers import SUITE_VERSION, attackers_of
 from lockforge.audit.ledger import Ledger
-from lockforge.audit.protocol import Attacker, Budget, Item, Terms, attack
+from lockforge.audit.protocol import Attacker, Budget, Facts, Given, Item, Terms, attack
 from lockforge.audit.side_by_side import Brake, Job, run_all
 from lockforge.audit.starts import StartingPoint, starting_points
-from lockforge.audit.thief import Grid, GridPoint, Thief, merge, plan_grid, split_thief
+from lockforge.audit.thief import Grid, Thief, merge, plan_grid, split_thief
 from lockforge.data.batches import Pool, load_pool
 from lockforge.evidence.curves import measure, verdict
 from lockforge.randomness import torch_generator
 from lockforge.recipe import AuditRecipe
 from lockforge.records import AttackPoint, ImageSet, Subjects, TransferAudit
 from lockforge.runs import Work, stage
-from lockforge.spaces.networks import CellNetwork
 
 
-@stage(version=1)
+@stage(version=2)
 def audit_transfer(subjects: Subjects, source: ImageSet, target: ImageSet, recipe: AuditRecipe, *, work: Work) -> TransferAudit:
     """Attack the release, what it is compared with, and empty networks, with images of the target; measure what the lock removed.
 
@@ -69,11 +68,12 @@ def set_scene(source: ImageSet, target: ImageSet, recipe: AuditRecipe, work: Wor
     owned = [load_pool(target, split, work.files, device=work.device) for split in ("train", "val")]
     pool = merge(owned, like)
     test = merge([load_pool(target, "test", work.files, device=work.device)], like)
-    grid = plan_grid(pool.labels.cpu(), target.classes, recipe.images_per_class)
+    grid = plan_grid(pool.labels.cpu(), target.classes, recipe.images_per_class, recipe.fractions)
     draw = partial(torch_generator, work.seed, "audit")
-    thieves = [split_thief(pool, grid, draw, seed) for seed in range(recipe.seeds)]
+    thieves = [split_thief(pool, grid, draw, seed, like) for seed in range(recipe.seeds)]
     budget = Budget(recipe.steps, recipe.batch_size, work.device, recipe.probe_steps, brake.ask)
-    return Scene(grid, thieves, test, Terms(recipe, budget, draw))
+    facts = Facts(same_classes=source.classes == target.classes, head_fits=len(source.classes) == len(target.classes), source_images=True)
+    return Scene(grid, thieves, test, Terms(recipe, facts, budget, draw))
 
 
 def plan_jobs(starts: Sequence[StartingPoint], scene: Scene) -> Mapping[Item, Job]:
@@ -82,14 +82,14 @@ def plan_jobs(starts: Sequence[StartingPoint], scene: Scene) -> Mapping[Item, Jo
     recipe, draw, device = scene.terms.recipe, scene.terms.draw, scene.terms.budget.device
     for seed in range(recipe.seeds):
         for start in starts:
-            network = start.network(draw("start", start.name, seed)).to(device)
-            for point in scene.grid.points:
-                for attacker in attackers_of(recipe.suite, scratch=start.scratch):
-                    item = Item(start.name, attacker.name, point.images_per_class, seed)
-                    jobs[item] = partial(one_attack, item, attacker, network, point, scene)
+            given = start.given(draw("start", start.name, seed), device)
+            for attacker in attackers_of(recipe.suite, scratch=start.scratch):
+                item = Item(start.name, attacker.name, seed)
+                jobs[item] = partial(one_attack, item, attacker, given, scene)
     return jobs
 
 
-def one_attack(item: Item, attacker: Attacker, network: CellNetwork, point: GridPoint, scene: Scene) -> tuple[AttackPoint, ...]:
-    """Attack a network with the thief's images at a point of the grid."""
-    return attack(item, attacker, network, scene.thieves[item.seed].loot(point), scene.test, scene.terms)
+def one_attack(item: Item, attacker: Attacker, given: Given, scene: Scene) -> tuple[AttackPoint, ...]:
+    """Attack a network with the thief's images at every point of the grid."""
+    loots = {point: scene.thieves[item.seed].loot(point) for point in scene.grid.points}
+    return attack(item, attacker, given, loots, scene.test, scene.terms)

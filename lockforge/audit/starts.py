@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lockforge.audit.protocol import Given
 from lockforge.errors import DataError
 from lockforge.records import Architecture, Checkpoint, ImageSet, Start, Subjects
 from lockforge.runs import Files
-from lockforge.spaces.networks import CellNetwork, build, load
+from lockforge.spaces.networks import build, load
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,16 @@ class StartingPoint:
     weights: Mapping[str, Tensor] | None
     scratch: bool
 
-    def network(self, generator: torch.Generator) -> CellNetwork:
+    def given(self, generator: torch.Generator, device: str = "cpu") -> Given:
         """The network with a new head for the target's classes; the head, and all weights where there are none, from `generator`."""
         empty = build(self.architecture, generator)
         if self.weights is None:
-            return empty
+            return Given(empty.to(device))
         body = {name: tensor for name, tensor in self.weights.items() if not name.startswith("head.")}
         head = {f"head.{name}": tensor for name, tensor in empty.head.state_dict().items()}
-        return load(self.architecture, {**body, **head})
+        fits = all(self.weights[name].shape == tensor.shape for name, tensor in head.items())
+        old = {name: self.weights[f"head.{name}"].to(device) for name in empty.head.state_dict()} if fits else None
+        return Given(load(self.architecture, {**body, **head}).to(device), old)
 
 
 def starting_points(subjects: Subjects, target: ImageSet, files: Files) -> tuple[tuple[StartingPoint, ...], dict[Start, Start]]:

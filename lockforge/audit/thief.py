@@ -4,27 +4,46 @@ Shapes: n images. His images are the target's training and validation splits; th
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from lockforge.audit.protocol import Draw, Loot
 from lockforge.data.batches import Pool, few
 from lockforge.errors import DataError
 
 VALIDATION_SHARE = 0.2
 VALIDATION_MOST = 500
+FEWEST = 10  # images at the smallest fraction
+SOURCE_SHARE = 0.1  # of the source's training images, in the thief's hands
+
+Draw = Callable[..., torch.Generator]
+
+
+@dataclass(frozen=True)
+class Loot:
+    """What the thief has at one point of the grid: `train`, the fraction; `val`, fixed outside it; some of the source's images, if any."""
+
+    train: Pool
+    val: Pool
+    source: Pool | None = None
 
 
 @dataclass(frozen=True)
 class GridPoint:
-    """How much the thief has: images per class (0 is all), and images of all classes together."""
+    """How much the thief has: images per class (0 is all, or no such number), and images of all classes together."""
 
     images_per_class: int
     samples: int
+    drawn_by: Literal["class", "share"] = "class"
+
+    @property
+    def name(self) -> int | str:
+        """What it is called in the names of generators: images a class, or, of a share, all images."""
+        return self.images_per_class if self.drawn_by == "class" else f"{self.samples} images"
 
 
 @dataclass(frozen=True)
@@ -43,11 +62,16 @@ class Thief:
     rest: Pool
     val: Pool
     order: int
+    source: Pool | None = None
 
     def loot(self, point: GridPoint) -> Loot:
         """His images at a point of the grid. One order for all points: a larger fraction holds every smaller one."""
-        drawn = few(self.rest, point.images_per_class, torch.Generator().manual_seed(self.order))
-        return Loot(train=self.rest.take(drawn), val=self.val)
+        generator = torch.Generator().manual_seed(self.order)
+        if point.drawn_by == "class":
+            drawn = few(self.rest, point.images_per_class, generator)
+        else:
+            drawn = torch.randperm(len(self.rest), generator=generator)[: point.samples]
+        return Loot(train=self.rest.take(drawn), val=self.val, source=self.source)
 
 
 def merge(pools: Sequence[Pool], like: Pool) -> Pool:
@@ -81,9 +105,13 @@ def validation_counts(per_class: Sequence[int]) -> tuple[int, ...]:
     return tuple(min(held, count - 1) for held, count in zip(whole, per_class, strict=True))
 
 
-def plan_grid(labels: Int64[Tensor, " n"], classes: Sequence[str], images_per_class: Sequence[int]) -> Grid:
-    """Which points of the grid the thief's images can fill, in rising order; 0 (all) is last and must hold more than the one before.
+def plan_grid(
+    labels: Int64[Tensor, " n"], classes: Sequence[str], images_per_class: Sequence[int], fractions: Sequence[float] = ()
+) -> Grid:
+    """Which points of the grid the thief's images can fill, in rising order.
 
+    Args: images_per_class: 0 (all) is last and must hold more than the one before. fractions: of his training images, instead; drawn
+        without regard to classes, as published learning curves are; `FEWEST` images at least.
     Raises: DataError: a class has fewer than two images, or fewer than two points are left.
     """
     per_class = torch.bincount(labels, minlength=len(classes)).tolist()
@@ -96,6 +124,34 @@ def plan_grid(labels: Int64[Tensor, " n"], classes: Sequence[str], images_per_cl
         )
     validation = validation_counts(per_class)
     left = [count - held for count, held in zip(per_class, validation, strict=True)]
+    points, dropped = _shares(sum(left), fractions) if fractions else _per_class(left, classes, images_per_class)
+    if len(points) < 2:
+        key, asked = ("fractions", fractions) if fractions else ("images_per_class", images_per_class)
+        raise DataError(
+            f"the target has too few images for a curve: {len(points)} point(s) of the grid {tuple(asked)} can be filled",
+            faults=dropped,
+            hint=f"give a target with more images, or other numbers in `audit.{key}`",
+        )
+    return Grid(tuple(points), tuple(dropped), validation)
+
+
+def _shares(images: int, fractions: Sequence[float]) -> tuple[list[GridPoint], list[str]]:
+    """The points of a grid of fractions, and what was dropped: too few images, or as many as the point before."""
+    points: list[GridPoint] = []
+    dropped: list[str] = []
+    for fraction in sorted(set(fractions)):
+        samples = round(fraction * images)
+        if samples < FEWEST or (points and samples == points[-1].samples):
+            dropped.append(
+                f"{fraction:g} of the images: {samples} of {images}, at least {FEWEST} and more than the point before are needed"
+            )
+        else:
+            points.append(GridPoint(0, samples, "share"))
+    return points, dropped
+
+
+def _per_class(left: Sequence[int], classes: Sequence[str], images_per_class: Sequence[int]) -> tuple[list[GridPoint], list[str]]:
+    """The points of a grid of images per class, and what was dropped."""
     fewest = min(left)
     points = [GridPoint(some, some * len(classes)) for some in sorted(set(images_per_class)) if 0 < some <= fewest]
     scarce = classes[left.index(fewest)]
@@ -110,21 +166,21 @@ def plan_grid(labels: Int64[Tensor, " n"], classes: Sequence[str], images_per_cl
             points.append(everything)
         else:
             dropped.append(f"all: the same {everything.samples} images as {points[-1].images_per_class} a class")
-    if len(points) < 2:
-        raise DataError(
-            f"the target has too few images for a curve: {len(points)} point(s) of the grid {tuple(images_per_class)} can be filled",
-            faults=dropped,
-            hint="give a target with more images, or smaller numbers in `audit.images_per_class`",
-        )
-    return Grid(tuple(points), tuple(dropped), validation)
+    return points, dropped
 
 
-def split_thief(pool: Pool, grid: Grid, draw: Draw, seed: int) -> Thief:
-    """One seed's thief: of each class as many images for validation as the grid says, drawn by a generator of the class's own."""
+def split_thief(pool: Pool, grid: Grid, draw: Draw, seed: int, source: Pool | None = None) -> Thief:
+    """One seed's thief: of each class as many images for validation as the grid says, drawn by a generator of the class's own.
+
+    Args: source: the source's training images; he gets a tenth of them, one at least.
+    """
     labels = pool.labels.cpu()
     held = torch.zeros(len(pool), dtype=torch.bool)
     for label, count in enumerate(grid.validation):
         members = torch.nonzero(labels == label).flatten()
         held[members[torch.randperm(len(members), generator=draw("validation", seed, label))[:count]]] = True
     rest, val = (pool.take(torch.nonzero(mine).flatten()) for mine in (~held, held))
-    return Thief(rest, val, draw("subset", seed).initial_seed())
+    if source is not None:
+        some = max(1, round(SOURCE_SHARE * len(source)))
+        source = source.take(torch.randperm(len(source), generator=draw("source", seed))[:some])
+    return Thief(rest, val, draw("subset", seed).initial_seed(), source)

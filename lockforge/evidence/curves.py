@@ -10,13 +10,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import get_args
 
 from lockforge.errors import IntegrityError
 from lockforge.evidence.statistics import fieller, mean, t_interval
 from lockforge.records import AttackPoint, AuditVerdict, Envelope, Estimate, LearningCurve, Measures, SlcArea, Start
 
-STARTS: tuple[Start, ...] = get_args(Start)
+STARTS: tuple[Start, ...] = ("release", "twin", "reference", "scratch_release", "scratch_reference", "dummy")
 SCRATCH: tuple[Start, ...] = ("scratch_release", "scratch_reference")
 ENVELOPES: Mapping[str, tuple[Start, ...]] = {
     "release": ("release", *SCRATCH),

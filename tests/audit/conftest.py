@@ -1,21 +1,22 @@
 """A task with a known answer, small networks that know it or do not, and one audit that several tests read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from lockforge.audit.protocol import Loot
+from lockforge.audit.protocol import Attack, Attempt, Budget, Facts, Given, Setting, in_step, train_one
 from lockforge.audit.stage import audit_transfer
+from lockforge.audit.thief import Draw, Loot
 from lockforge.data.batches import Pool, load_pool
 from lockforge.engine.fit import fit
 from lockforge.randomness import numpy_generator, torch_generator
 from lockforge.recipe import AuditRecipe, FitRecipe
 from lockforge.records import Architecture, Cell, Checkpoint, ImageSet, Op, Splits, Subjects, TransferAudit
 from lockforge.runs import Files, Work
-from lockforge.spaces.networks import build, state
+from lockforge.spaces.networks import CellNetwork, build, state
 
 SIDE = 6
 PLAIN = Cell(ops=(Op.none, Op.none, Op.none, Op.conv3x3, Op.none, Op.none))
@@ -132,3 +133,22 @@ def labelled() -> Callable[[list[int]], Pool]:
         return Pool(images=images, labels=labels, mean=torch.zeros(1), std=torch.ones(1), classes=len(per_class))
 
     return pool
+
+
+@pytest.fixture
+def facts() -> Facts:
+    """A target with other classes than the source, as many."""
+    return Facts(same_classes=False, head_fits=True, source_images=True)
+
+
+@pytest.fixture
+def run_attack() -> Callable[..., Sequence[Attempt]]:
+    """One attack on a network by itself, each training by itself."""
+
+    def run(attack: Attack, network: CellNetwork, loot: Loot, settings: Sequence[Setting], budget: Budget, draw: Draw) -> Sequence[Attempt]:
+        (attempts,) = in_step(
+            [attack(Given(network), loot, settings, budget, draw)], lambda wanted: [train_one(one, budget) for one in wanted]
+        )
+        return attempts
+
+    return run

@@ -15,7 +15,7 @@ def entry(seed: int) -> tuple[Item, tuple[AttackPoint, ...]]:
         start="release", attacker="a", setting="one", images_per_class=2, samples=4, seed=seed, steps=3, flops=1e9, val_accuracy=1 / 3
     )
     other = first.model_copy(update={"setting": "two", "val_accuracy": 0.1 + 0.2, "test_accuracy": 2 / 3})
-    return Item("release", "a", 2, seed), (first, other)
+    return Item("release", "a", seed), (first, other)
 
 
 def test_what_was_added_is_found_again_exactly(tmp_path: Path) -> None:

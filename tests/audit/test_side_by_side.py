@@ -44,7 +44,7 @@ def jobs_that_note(done: list[int], count: int, seconds: float = 0.0) -> dict[It
 
         return run
 
-    return {Item("dummy", "a", 1, seed): job(seed) for seed in range(count)}
+    return {Item("dummy", "a", seed): job(seed) for seed in range(count)}
 
 
 def test_points_come_in_the_order_of_the_jobs(tmp_path: Path, threads: int) -> None:
@@ -75,10 +75,10 @@ def test_a_failed_attack_stops_the_audit_and_keeps_what_was_finished(tmp_path: P
     def fails() -> tuple[AttackPoint, ...]:
         raise OutcomeError("diverged")
 
-    jobs[Item("dummy", "a", 1, 9)] = fails
+    jobs[Item("dummy", "a", 9)] = fails
     with pytest.raises(OutcomeError, match="diverged"):
         run_all(jobs, Ledger(tmp_path), work_in(tmp_path), Brake())
-    assert Item("dummy", "a", 1, 0) in Ledger(tmp_path).finished
+    assert Item("dummy", "a", 0) in Ledger(tmp_path).finished
     assert len(done) < 20
 
 
@@ -104,7 +104,7 @@ def test_an_interruption_brakes_what_is_under_way(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     work = Work(files=Files(tmp_path), folder=tmp_path, seed=0, report=interrupt)
-    jobs = jobs_that_note([], 1) | {Item("dummy", "a", 1, 9): long}
+    jobs = jobs_that_note([], 1) | {Item("dummy", "a", 9): long}
     with pytest.raises(KeyboardInterrupt):
         run_all(jobs, Ledger(tmp_path), work, brake)
     assert len(asked) < 3000

@@ -62,7 +62,7 @@ def test_a_trained_start_keeps_its_body_and_gets_a_head_for_the_target(
     release = train(ONE, source, 1)
     points, _ = named(Subjects(release=release, twin=release, reference=release), target, files)
     start = points["release"]
-    first, again, other = (start.network(torch_generator(0, name)).state_dict() for name in ("a", "a", "b"))
+    first, again, other = (start.given(torch_generator(0, name)).network.state_dict() for name in ("a", "a", "b"))
     for name, tensor in files.get_tensors(release.weights).items():
         if not name.startswith("head."):
             assert torch.equal(first[name], tensor)

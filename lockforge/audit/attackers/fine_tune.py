@@ -1,36 +1,47 @@
 """Full fine-tuning: a new head, batch-norm statistics re-estimated on the thief's images first, then every layer is trained."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from lockforge.audit.protocol import Attacker, Attempt, Budget, Draw, Loot, Setting, trained
+from lockforge.audit.protocol import Asking, Attacker, Attempt, Budget, Facts, Given, Setting
+from lockforge.audit.thief import Draw, Loot
 from lockforge.engine.evaluate import reestimate_batch_norm
 from lockforge.recipe import AuditRecipe
 from lockforge.spaces.counts import flops
-from lockforge.spaces.networks import CellNetwork
 
 
-def settings(recipe: AuditRecipe) -> tuple[Setting, ...]:
+def settings(recipe: AuditRecipe, _facts: Facts) -> tuple[Setting, ...]:
     """Each optimiser at its own rates."""
     adam = tuple(Setting("adam", rate, "re-estimated") for rate in dict.fromkeys(recipe.fine_tune_rates))
     return adam + tuple(Setting("sgd", rate, "re-estimated") for rate in dict.fromkeys(recipe.fine_tune_sgd_rates))
 
 
-def fine_tune(network: CellNetwork, loot: Loot, settings: Sequence[Setting], budget: Budget, draw: Draw) -> Iterator[Attempt]:
+def fine_tune(given: Given, loot: Loot, settings: Sequence[Setting], budget: Budget, draw: Draw) -> Asking:
     """Train a copy of the network for each setting; nothing of it is frozen, pruned weights neither.
 
     Operations: 3 for each one of a forward pass (forward, and twice as much backward) and image seen, and 1 for each image whose
     statistics are taken.
     """
-    ready = copy.deepcopy(network)
+    network, ready = given.network, copy.deepcopy(given.network)
     if any(setting.batch_norm == "re-estimated" for setting in settings):
         reestimate_batch_norm(ready, loot.train, device=budget.device)
-    images = len(loot.train)
-    for setting in settings:
-        renewed = setting.batch_norm == "re-estimated"
-        done = trained(ready if renewed else network, (loot.train, loot.val), setting, budget, draw(setting))
-        operations = float(flops(network.architecture) * (3 * budget.seen(images) + (images if renewed else 0)))
-        yield Attempt(setting, done.module, done.val_accuracy, budget.steps, operations, done.diverged)
+    renewed = [setting.batch_norm == "re-estimated" for setting in settings]
+    done = yield [
+        budget.training(ready if anew else network, (loot.train, loot.val), setting, draw(setting))
+        for setting, anew in zip(settings, renewed, strict=True)
+    ]
+    images, pass_of_one = len(loot.train), flops(network.architecture)
+    return [
+        Attempt(
+            setting,
+            one.module,
+            one.val_accuracy,
+            budget.steps,
+            float(pass_of_one * (3 * budget.seen(images) + (images if anew else 0))),
+            one.diverged,
+        )
+        for setting, anew, one in zip(settings, renewed, done, strict=True)
+    ]
 
 
 FINE_TUNE = Attacker("fine-tune", fine_tune, settings)

@@ -1,18 +1,18 @@
 """Starting over: an empty network trained in full, with as many settings as all attackers of a trained start have together."""
 
 from lockforge.audit.attackers import fine_tune
-from lockforge.audit.protocol import Attacker, Setting
+from lockforge.audit.protocol import Attacker, Facts, Setting
 from lockforge.recipe import AuditRecipe
 
 FACTORS = (2.0, 1 / 2, 4.0, 1 / 4, 1.5, 1 / 1.5)
 
 
-def settings(recipe: AuditRecipe, wanted: int) -> tuple[Setting, ...]:
+def settings(recipe: AuditRecipe, facts: Facts, wanted: int) -> tuple[Setting, ...]:
     """The settings of fine-tuning with batch norm's own statistics, then the same at other rates, until there are enough.
 
     The other rates are the first ones times 2, 1/2, 4, 1/4, 1.5, 1/1.5, then times their squares, and so on.
     """
-    base = [Setting(one.optimizer, one.rate, "own") for one in fine_tune.settings(recipe)]
+    base = [Setting(one.optimizer, one.rate, "own") for one in fine_tune.settings(recipe, facts)]
     found = dict.fromkeys(base)
     power = 1
     while len(found) < wanted:
@@ -25,5 +25,7 @@ def settings(recipe: AuditRecipe, wanted: int) -> tuple[Setting, ...]:
 def starting_over(suite: tuple[Attacker, ...]) -> Attacker:
     """The attacker of empty networks that has as many settings as this suite."""
     return Attacker(
-        "from-scratch", fine_tune.fine_tune, lambda recipe: settings(recipe, sum(len(other.settings(recipe)) for other in suite))
+        "from-scratch",
+        fine_tune.fine_tune,
+        lambda recipe, facts: settings(recipe, facts, sum(len(other.settings(recipe, facts)) for other in suite)),
     )

@@ -5,13 +5,14 @@ once for each batch-norm setting and shared by all learning rates.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lockforge.audit.protocol import Attacker, Attempt, BatchNorm, Budget, Draw, Loot, Setting, trained
+from lockforge.audit.protocol import Asking, Attacker, Attempt, BatchNorm, Budget, Facts, Given, Setting
+from lockforge.audit.thief import Draw, Loot
 from lockforge.engine.evaluate import logits_of, reestimate_batch_norm
 from lockforge.engine.fit import TensorFeed
 from lockforge.recipe import AuditRecipe
@@ -33,19 +34,20 @@ class Body(nn.Module):
         return self.network.features(x)
 
 
-def settings(recipe: AuditRecipe) -> tuple[Setting, ...]:
+def settings(recipe: AuditRecipe, _facts: Facts) -> tuple[Setting, ...]:
     """Adam at each rate, with the network's own batch-norm statistics and with the thief's."""
     norms: tuple[BatchNorm, ...] = ("source", "re-estimated")
     return tuple(Setting("adam", rate, norm) for norm in norms for rate in dict.fromkeys(recipe.probe_rates))
 
 
-def linear_probe(network: CellNetwork, loot: Loot, settings: Sequence[Setting], budget: Budget, draw: Draw) -> Iterator[Attempt]:
+def linear_probe(given: Given, loot: Loot, settings: Sequence[Setting], budget: Budget, draw: Draw) -> Asking:
     """Train a head for each setting on standardised features, then fold the standardisation into it.
 
     With mean m and spread s of the training features, a head (w, b) on (f - m) / s is the head (w / s, b - sum w m / s) on f: the same
     functions can be reached, and one learning rate suits every network.
     """
-    budget = budget.of_head()
+    budget, network = budget.of_head(), given.network
+    attempts: list[Attempt] = []
     for norm in dict.fromkeys(setting.batch_norm for setting in settings):
         body = copy.deepcopy(network)
         if norm == "re-estimated":
@@ -56,16 +58,20 @@ def linear_probe(network: CellNetwork, loot: Loot, settings: Sequence[Setting], 
         train = TensorFeed((seen - centre) / spread, labels)
         val = TensorFeed((kept - centre) / spread, kept_labels)
         passes = len(loot.train) * (2 if norm == "re-estimated" else 1)
-        for setting in (setting for setting in settings if setting.batch_norm == norm):
-            done = trained(network.head, (train, val), setting, budget, draw(setting))
-            yield Attempt(
+        tried = [setting for setting in settings if setting.batch_norm == norm]
+        done = yield [budget.training(network.head, (train, val), setting, draw(setting)) for setting in tried]
+        attempts += [
+            Attempt(
                 setting=setting,
-                network=_with_head(body, done.module, centre, spread),
-                val_accuracy=done.val_accuracy,
+                network=_with_head(body, one.module, centre, spread),
+                val_accuracy=one.val_accuracy,
                 steps=budget.steps,
                 operations=float(flops(network.architecture) * passes + 3 * network.head.weight.numel() * budget.seen(len(train))),
-                diverged=done.diverged,
+                diverged=one.diverged,
             )
+            for setting, one in zip(tried, done, strict=True)
+        ]
+    return attempts
 
 
 def _with_head(body: CellNetwork, head: nn.Module, centre: Float[Tensor, " d"], spread: Float[Tensor, " d"]) -> CellNetwork:

@@ -4,6 +4,7 @@ import pytest
 
 from lockforge.audit.attackers import attackers_of
 from lockforge.audit.attackers.from_scratch import settings
+from lockforge.audit.protocol import Facts
 from lockforge.recipe import AuditRecipe
 
 RECIPES = (
@@ -15,17 +16,17 @@ RECIPES = (
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_starting_over_has_as_many_settings_as_the_suite(recipe: AuditRecipe) -> None:
+def test_starting_over_has_as_many_settings_as_the_suite(recipe: AuditRecipe, facts: Facts) -> None:
     """Whatever the lists of rates; all settings differ, and fine-tuning's own rates are among them."""
-    suite = sum(len(attacker.settings(recipe)) for attacker in attackers_of("quick", scratch=False))
+    suite = sum(len(attacker.settings(recipe, facts)) for attacker in attackers_of("quick", scratch=False))
     (scratch,) = attackers_of("quick", scratch=True)
-    found = scratch.settings(recipe)
+    found = scratch.settings(recipe, facts)
     assert len({str(setting) for setting in found}) == len(found) == suite
     assert {("adam", rate) for rate in recipe.fine_tune_rates} <= {(one.optimizer, one.rate) for one in found}
 
 
-def test_more_settings_lie_around_the_given_ones() -> None:
+def test_more_settings_lie_around_the_given_ones(facts: Facts) -> None:
     """Below and above each rate, never the same twice."""
-    rates = [one.rate for one in settings(AuditRecipe(fine_tune_rates=(0.01,), fine_tune_sgd_rates=()), 9)]
+    rates = [one.rate for one in settings(AuditRecipe(fine_tune_rates=(0.01,), fine_tune_sgd_rates=()), facts, 9)]
     assert len(set(rates)) == 9
     assert min(rates) < 0.01 < max(rates)

@@ -1,11 +1,13 @@
 """The linear probe changes the head and nothing else, and its head is one for the network's own features."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 
 from lockforge.audit.attackers.linear_probe import linear_probe, settings
-from lockforge.audit.protocol import Budget, Loot, Setting
+from lockforge.audit.protocol import Attempt, Budget, Facts, Setting
+from lockforge.audit.thief import Loot
 from lockforge.engine.evaluate import accuracy, logits_of
 from lockforge.randomness import torch_generator
 from lockforge.recipe import AuditRecipe
@@ -16,6 +18,8 @@ from lockforge.spaces.networks import CellNetwork, build, state
 CELL = Cell(ops=(Op.none, Op.none, Op.none, Op.conv3x3, Op.none, Op.none))
 DRAW = partial(torch_generator, 0, "probe")
 BUDGET = Budget(99, 8, head_steps=5)
+
+Run = Callable[..., Sequence[Attempt]]
 
 
 def network() -> CellNetwork:
@@ -30,11 +34,11 @@ def network() -> CellNetwork:
     return made.eval()
 
 
-def test_only_the_head_and_the_statistics_may_change(loot: Loot) -> None:
+def test_only_the_head_and_the_statistics_may_change(loot: Loot, run_attack: Run, facts: Facts) -> None:
     """With source statistics every other tensor is the network's own; with re-estimated ones every weight still is."""
     given = network()
     before = state(given)
-    for attempt in linear_probe(given, loot, settings(AuditRecipe()), BUDGET, DRAW):
+    for attempt in run_attack(linear_probe, given, loot, settings(AuditRecipe(), facts), BUDGET, DRAW):
         after = state(attempt.network)
         same = {name for name in before if torch.equal(before[name], after[name])}
         changed = before.keys() - same
@@ -45,13 +49,13 @@ def test_only_the_head_and_the_statistics_may_change(loot: Loot) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in state(given).items())
 
 
-def test_the_network_that_comes_back_is_the_one_that_was_validated(loot: Loot) -> None:
+def test_the_network_that_comes_back_is_the_one_that_was_validated(loot: Loot, run_attack: Run, facts: Facts) -> None:
     """The head was trained on standardised features and folded: on pictures the whole network scores what was reported."""
-    for attempt in linear_probe(network(), loot, settings(AuditRecipe()), BUDGET, DRAW):
+    for attempt in run_attack(linear_probe, network(), loot, settings(AuditRecipe(), facts), BUDGET, DRAW):
         assert accuracy(*logits_of(attempt.network, loot.val)) == attempt.val_accuracy
 
 
-def test_features_are_worked_out_once_for_all_rates(loot: Loot) -> None:
+def test_features_are_worked_out_once_for_all_rates(loot: Loot, run_attack: Run) -> None:
     """Four rates cost as many passes through the network as one: one an image of each split."""
     given = network()
     seen: list[int] = []
@@ -64,22 +68,22 @@ def test_features_are_worked_out_once_for_all_rates(loot: Loot) -> None:
 
     CellNetwork.features = counted  # type: ignore[method-assign]  # put back below
     try:
-        attempts = list(linear_probe(given, loot, settings_of, BUDGET, DRAW))
+        attempts = list(run_attack(linear_probe, given, loot, settings_of, BUDGET, DRAW))
     finally:
         CellNetwork.features = original  # type: ignore[method-assign]
     assert sum(seen) == len(loot.train) + len(loot.val)
     assert len(attempts) == 4
 
 
-def test_operations_count_one_pass_an_image_and_the_head(loot: Loot) -> None:
+def test_operations_count_one_pass_an_image_and_the_head(loot: Loot, run_attack: Run, facts: Facts) -> None:
     """Closed form: 20 images once (twice with re-estimation), and 3 x 16 features x 4 classes x 5 steps of 8 images."""
     given = network()
     forward, head = flops(given.architecture), 3 * 16 * 4 * 5 * 8
-    kept, renewed = linear_probe(given, loot, settings(AuditRecipe(probe_rates=(0.1,))), BUDGET, DRAW)
+    kept, renewed = run_attack(linear_probe, given, loot, settings(AuditRecipe(probe_rates=(0.1,)), facts), BUDGET, DRAW)
     assert (kept.operations, renewed.operations) == (20 * forward + head, 40 * forward + head)
     assert kept.steps == renewed.steps == 5
 
 
-def test_a_rate_given_twice_is_tried_once() -> None:
+def test_a_rate_given_twice_is_tried_once(facts: Facts) -> None:
     """Two attempts with one name could not be told apart."""
-    assert len(settings(AuditRecipe(probe_rates=(0.1, 0.1)))) == 2
+    assert len(settings(AuditRecipe(probe_rates=(0.1, 0.1)), facts)) == 2
