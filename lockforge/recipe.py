@@ -143,7 +143,7 @@ class AuditRecipe(Record):
         tuple[Annotated[float, Field(gt=0, le=1)], ...], says("of the thief's training images, instead of images a class; empty: not used")
     ] = ()
     seeds: Annotated[int, Field(ge=2), says("repetitions: each redraws subset, split and initialisation")] = 3
-    steps: Annotated[Positive, says("optimiser steps of each setting of an attacker")] = 24
+    steps: Annotated[Positive | None, says("optimiser steps of each setting of an attacker; none is the suite's own number")] = None
     probe_steps: Annotated[Positive, says("steps of a linear probe's head; none of them passes through the network")] = 100
     batch_size: Annotated[Positive, says("images a step")] = 64
     fine_tune_rates: Annotated[tuple[Rate, ...], Field(min_length=1), says("Adam's learning rates, fine-tuning and from scratch")] = (0.01,)

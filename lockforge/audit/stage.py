@@ -1,21 +1,23 @@
 """The audit of one target: every starting point, attacker, point of the grid and seed; then what follows from the points."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from lockforge.audit.attackers import SUITE_VERSION, attackers_of
+from lockforge.audit.attackers import SUITE_VERSION, SUITES, attackers_of
 from lockforge.audit.ledger import Ledger
 from lockforge.audit.protocol import Attacker, Budget, Facts, Given, Item, Terms, attack
 from lockforge.audit.side_by_side import Brake, Job, run_all
 from lockforge.audit.starts import StartingPoint, starting_points
-from lockforge.audit.thief import Grid, Thief, merge, plan_grid, split_thief
+from lockforge.audit.thief import Grid, GridPoint, Thief, merge, plan_grid, split_thief
 from lockforge.data.batches import Pool, load_pool
 from lockforge.evidence.curves import measure, verdict
 from lockforge.randomness import torch_generator
 from lockforge.recipe import AuditRecipe
-from lockforge.records import AttackPoint, ImageSet, Subjects, TransferAudit
+from lockforge.records import AttackPoint, ImageSet, Start, Subjects, TransferAudit
 from lockforge.runs import Work, stage
+
+CHECKED: tuple[Start, ...] = ("release", "scratch_release")
 
 
 @stage(version=2)
@@ -71,25 +73,33 @@ def set_scene(source: ImageSet, target: ImageSet, recipe: AuditRecipe, work: Wor
     grid = plan_grid(pool.labels.cpu(), target.classes, recipe.images_per_class, recipe.fractions)
     draw = partial(torch_generator, work.seed, "audit")
     thieves = [split_thief(pool, grid, draw, seed, like) for seed in range(recipe.seeds)]
-    budget = Budget(recipe.steps, recipe.batch_size, work.device, recipe.probe_steps, brake.ask)
+    budget = Budget(recipe.steps or SUITES[recipe.suite].steps, recipe.batch_size, work.device, recipe.probe_steps, brake.ask)
     facts = Facts(same_classes=source.classes == target.classes, head_fits=len(source.classes) == len(target.classes), source_images=True)
     return Scene(grid, thieves, test, Terms(recipe, facts, budget, draw))
 
 
 def plan_jobs(starts: Sequence[StartingPoint], scene: Scene) -> Mapping[Item, Job]:
-    """Every attack as a function without arguments, by its name. A start's fresh weights depend on the start and the seed only."""
+    """Every attack as a function without arguments, by its name. A start's fresh weights depend on the start and the seed only.
+
+    Where the suite checks its budget, the release and its empty network are attacked with a larger one too, at the middle of the grid with
+    the first seed.
+    """
     jobs: dict[Item, Job] = {}
     recipe, draw, device = scene.terms.recipe, scene.terms.draw, scene.terms.budget.device
+    points, factor = scene.grid.points, SUITES[recipe.suite].check
     for seed in range(recipe.seeds):
         for start in starts:
             given = start.given(draw("start", start.name, seed), device)
-            for attacker in attackers_of(recipe.suite, scratch=start.scratch):
+            for attacker in attackers_of(recipe.suite, scene.terms.facts, scratch=start.scratch):
                 item = Item(start.name, attacker.name, seed)
-                jobs[item] = partial(one_attack, item, attacker, given, scene)
+                jobs[item] = partial(one_attack, item, attacker, given, points, scene)
+                if factor and seed == 0 and start.name in CHECKED:
+                    more = replace(item, budget=factor)
+                    jobs[more] = partial(one_attack, more, attacker, given, points[len(points) // 2 :][:1], scene)
     return jobs
 
 
-def one_attack(item: Item, attacker: Attacker, given: Given, scene: Scene) -> tuple[AttackPoint, ...]:
-    """Attack a network with the thief's images at every point of the grid."""
-    loots = {point: scene.thieves[item.seed].loot(point) for point in scene.grid.points}
+def one_attack(item: Item, attacker: Attacker, given: Given, points: Sequence[GridPoint], scene: Scene) -> tuple[AttackPoint, ...]:
+    """Attack a network with the thief's images at these points of the grid."""
+    loots = {point: scene.thieves[item.seed].loot(point) for point in points}
     return attack(item, attacker, given, loots, scene.test, scene.terms)

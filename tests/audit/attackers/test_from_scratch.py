@@ -18,8 +18,8 @@ RECIPES = (
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_starting_over_has_as_many_settings_as_the_suite(recipe: AuditRecipe, facts: Facts) -> None:
     """Whatever the lists of rates; all settings differ, and fine-tuning's own rates are among them."""
-    suite = sum(len(attacker.settings(recipe, facts)) for attacker in attackers_of("quick", scratch=False))
-    (scratch,) = attackers_of("quick", scratch=True)
+    suite = sum(len(attacker.settings(recipe, facts)) for attacker in attackers_of("quick", facts, scratch=False))
+    (scratch,) = attackers_of("quick", facts, scratch=True)
     found = scratch.settings(recipe, facts)
     assert len({str(setting) for setting in found}) == len(found) == suite
     assert {("adam", rate) for rate in recipe.fine_tune_rates} <= {(one.optimizer, one.rate) for one in found}
