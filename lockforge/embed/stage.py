@@ -153,8 +153,8 @@ def distance_of(a: Float[np.ndarray, " d"], b: Float[np.ndarray, " d"]) -> float
     """
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     kept = x + y > 0
-    share = x[kept] / (x + y)[kept]
-    return 1 - cosine_of(share, 1 - share)
+    both = (x + y)[kept]
+    return 1 - cosine_of(x[kept] / both, y[kept] / both)
 
 
 def _pair(a: TaskEmbedding, b: TaskEmbedding, files: Files) -> tuple[Float32[np.ndarray, " d"], Float32[np.ndarray, " d"]]:

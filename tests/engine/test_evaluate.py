@@ -21,6 +21,21 @@ def test_answers_come_in_order_whatever_the_batch_size(make_net: Callable[[], nn
     assert not logits.requires_grad
 
 
+def test_pictures_come_in_order_however_many_go_through_at_once(generator: torch.Generator) -> None:
+    """Pictures of 64 px go through 32 at a time on the CPU; the answers are those of one pass over all, and none is lost."""
+    seen: list[int] = []
+    pictures = torch.randn(75, 1, 64, 64, generator=generator)
+
+    class Corner(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(len(x))
+            return x[:, 0, 0, :3]
+
+    logits, _ = logits_of(Corner(), TensorFeed(pictures, torch.zeros(75, dtype=torch.int64)))
+    assert seen == [32, 32, 11]
+    assert logits.equal(pictures[:, 0, 0, :3])
+
+
 def test_a_module_keeps_its_modes_and_statistics(make_net: Callable[[], nn.Module], val: TensorFeed) -> None:
     """A network in train mode with its batch norm in eval mode is still so afterwards, and no statistic moved."""
     net = make_net().train()
