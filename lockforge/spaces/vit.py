@@ -91,7 +91,7 @@ class VisionTransformer(nn.Module):
     def tokens(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n t d"]:
         """All tokens after the last norm."""
         patches = self.patch_embed(images)
-        x = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1) + self.pos_embed
+        x = torch.cat([self.cls_token.expand(images.shape[0], -1, -1), patches], dim=1) + self.pos_embed
         return self.norm(self.blocks(x))  # type: ignore[no-any-return]
 
     def maps(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
