@@ -294,7 +294,7 @@ class Epoch(Record):
 class Checkpoint(Record):
     """Trained weights and where they came from; accuracies are on the source's own splits."""
 
-    architecture: Architecture
+    architecture: AnyArchitecture
     weights: FileRef
     trained_on: Digest
     made_by: str
