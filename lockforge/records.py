@@ -17,6 +17,7 @@ from lockforge.errors import IntegrityError
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
+Side = Annotated[int, Field(ge=1)]
 
 
 def canonical_json(value: Any) -> str:
@@ -217,6 +218,26 @@ class Architecture(Record):
     classes: Annotated[int, Field(ge=2)]
     shape: tuple[int, int, int]
 
+    def __str__(self) -> str:
+        """Space and cell."""
+        return f"{self.space} {self.cell}"
+
+
+class NamedArchitecture(Record):
+    """Enough to rebuild a network that others published: its name (`spaces.named.NAMES`), classes and pictures (c, h, w)."""
+
+    space: Literal["named"] = "named"
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
+    classes: Annotated[int, Field(ge=2)]
+    shape: tuple[Side, Side, Side]
+
+    def __str__(self) -> str:
+        """The name."""
+        return self.name
+
+
+AnyArchitecture = Annotated[Architecture | NamedArchitecture, Field(discriminator="space")]
+
 
 # Search
 
@@ -273,7 +294,7 @@ class Epoch(Record):
 class Checkpoint(Record):
     """Trained weights and where they came from; accuracies are on the source's own splits."""
 
-    architecture: Architecture
+    architecture: AnyArchitecture
     weights: FileRef
     trained_on: Digest
     made_by: str

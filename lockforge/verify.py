@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from lockforge.errors import IntegrityError, RecipeError
+from lockforge.errors import DataError, IntegrityError, RecipeError
 from lockforge.evidence.curves import overall
 from lockforge.evidence.faults import checkpoint_faults, faults_of, first_of, start_faults, unlike
 from lockforge.evidence.manifest import SIGNATURE, Manifest, check_manifest, hash_folder, read_limited, read_manifest
 from lockforge.evidence.signing import PublicKey, load_public, verify_folder
 from lockforge.recipe import Recipe, read_recipe
-from lockforge.records import Architecture, Artifact, Check, FileRef, Report, Verdict, fault_lines
+from lockforge.records import AnyArchitecture, Artifact, Check, FileRef, Report, Verdict, fault_lines
 
 if TYPE_CHECKING:
     import numpy as np
@@ -233,7 +233,7 @@ def _parity(release: _Release, *, wanted: bool) -> str:
     return str(found)
 
 
-def _torch_logits(architecture: Architecture, tensors: "Mapping[str, Array]", inputs: "Array") -> "Array":
+def _torch_logits(architecture: AnyArchitecture, tensors: "Mapping[str, Array]", inputs: "Array") -> "Array":
     import torch
 
     from lockforge.spaces.networks import load
@@ -248,13 +248,10 @@ def _torch_logits(architecture: Architecture, tensors: "Mapping[str, Array]", in
 
 
 def _onnx_logits(path: Path, inputs: "Array") -> "tuple[Array, Array]":
-    import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+    from lockforge.spaces.black_box import Runtime
 
-    refused = (runtime.Fail, runtime.InvalidArgument, runtime.InvalidGraph, runtime.InvalidProtobuf, runtime.NoSuchFile)
     try:
-        session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
-        return session.run(None, {name: inputs})[0], session.run(None, {name: inputs[:1]})[0]
-    except (*refused, runtime.NotImplemented, runtime.RuntimeException, runtime.EPFail, ValueError) as error:
-        raise IntegrityError(f"{ONNX} cannot be run: {str(error).splitlines()[0][:200]}") from error
+        runtime = Runtime(path.read_bytes(), ONNX)
+        return runtime.run(inputs), runtime.run(inputs[:1])
+    except DataError as error:
+        raise IntegrityError(error.message) from error

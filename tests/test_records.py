@@ -11,9 +11,11 @@ from lockforge.records import (
     Candidate,
     Cell,
     Check,
+    Checkpoint,
     FileRef,
     ImageSet,
     LearningCurve,
+    NamedArchitecture,
     Op,
     SearchResult,
     Splits,
@@ -48,6 +50,21 @@ def test_a_record_comes_back_from_json_with_the_same_digest(cell: Cell, stem: in
     assert again == first
     assert again.digest == first.digest
     assert first.model_copy(update={"classes": classes + 1}).digest != first.digest
+
+
+def test_an_architecture_is_spelt_as_it_always_was() -> None:
+    """Keys of finished questions rest on these bytes; a checkpoint may hold a network by name instead."""
+    cell = Architecture(space="nasbench201", cell=Cell(ops=(Op.skip,) * 6), stem_channels=2, cells_per_stage=1, classes=3, shape=(1, 8, 8))
+    ops = ",".join(['"skip_connect"'] * 6)
+    assert cell.to_json() == (
+        f'{{"cell":{{"ops":[{ops}]}},"cells_per_stage":1,"classes":3,"shape":[1,8,8],"space":"nasbench201","stem_channels":2}}'
+    )
+    named = NamedArchitecture(name="resnet18-cifar", classes=3, shape=(1, 8, 8))
+    assert named.to_json() == '{"classes":3,"name":"resnet18-cifar","shape":[1,8,8],"space":"named"}'
+    rest = {"weights": FileRef(sha256=A, size=1), "trained_on": A, "made_by": "t/1", "val_accuracy": 1, "test_accuracy": 1}
+    for architecture in (cell, named):
+        kept = Checkpoint(architecture=architecture, test_samples=1, confusion=((1,),), history=(), **rest)  # type: ignore[arg-type]
+        assert Checkpoint.from_json(kept.to_json()).architecture == architecture
 
 
 def test_a_record_is_frozen_and_refuses_unknown_fields_and_nan() -> None:

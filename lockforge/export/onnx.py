@@ -16,13 +16,14 @@ from torch import Tensor
 from lockforge.errors import OutcomeError
 from lockforge.evidence.parity import Parity, compare, probe_inputs
 from lockforge.recipe import ExportRecipe
-from lockforge.records import Architecture
+from lockforge.records import AnyArchitecture
+from lockforge.spaces.black_box import Runtime
 from lockforge.spaces.networks import load, prune_dead
 
 NOT_CHECKED = "not checked: onnxruntime is not installed (pip install 'lockforge[cpu]')"
 
 
-def to_onnx(architecture: Architecture, tensors: dict[str, Tensor], recipe: ExportRecipe) -> bytes:
+def to_onnx(architecture: AnyArchitecture, tensors: dict[str, Tensor], recipe: ExportRecipe) -> bytes:
     """The network as an ONNX file, checked by onnx's own checker.
 
     Every node's metadata is cleared: the exporter leaves stack traces with absolute paths there.
@@ -49,22 +50,20 @@ def to_onnx(architecture: Architecture, tensors: dict[str, Tensor], recipe: Expo
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def parity_of(architecture: Architecture, tensors: dict[str, Tensor], data: bytes, recipe: ExportRecipe, seed: int) -> str:
+def parity_of(architecture: AnyArchitecture, tensors: dict[str, Tensor], data: bytes, recipe: ExportRecipe, seed: int) -> str:
     """One line that says how far ONNX and torch are apart on seeded inputs, all at once and one alone.
 
     Raises: OutcomeError: further than `evidence.parity` allows.
     """
     if find_spec("onnxruntime") is None:
         return NOT_CHECKED
-    import onnxruntime
-
     inputs = probe_inputs(seed, recipe.parity_samples, architecture.shape)
     network = load(architecture, tensors).eval()
     with torch.inference_mode():
         ours = network(torch.from_numpy(inputs)).numpy()
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    runtime = Runtime(data, "model.onnx")
     for batch in (inputs[:1], inputs):
-        found: Parity = compare(ours[: len(batch)], session.run(None, {"pixels": batch})[0])
+        found: Parity = compare(ours[: len(batch)], runtime.run(batch))
         if not found.same:
             raise OutcomeError(f"the ONNX file answers differently: {found}", hint="try another export.opset, or export.onnx: false")
     return str(found)

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from lockforge.recipe import Recipe, to_yaml
-from lockforge.records import EDGES, Cell, Checkpoint, Estimate, LearningCurve, Op, Report, TransferAudit
+from lockforge.records import EDGES, Checkpoint, Estimate, LearningCurve, NamedArchitecture, Op, Report, TransferAudit
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 66, 18, 14, 44
@@ -151,8 +151,10 @@ def history_chart(release: Checkpoint, reference: Checkpoint) -> Chart:
 
 
 def drawing(checkpoint: Checkpoint) -> dict[str, Any]:
-    """A cell as four nodes and its edges; none edges are left out."""
-    cell: Cell = checkpoint.architecture.cell
+    """A cell as four nodes and its edges; none edges are left out. A named network has no cell: its name alone."""
+    if isinstance(checkpoint.architecture, NamedArchitecture):
+        return {"nodes": (), "edges": [], "text": checkpoint.architecture.name}
+    cell = checkpoint.architecture.cell
     edges = [
         {"from": NODES[start], "to": NODES[end], "bend": bend, "word": SHORT[op], "kind": op.name}
         for (start, end), op, bend in zip(EDGES, cell.ops, EDGE_BENDS, strict=True)

@@ -1,7 +1,9 @@
 """Published image networks with the parameter names torchvision gives them, so that ordinary safetensors files load.
 
 MobileNetV2 1.0 (Sandler et al. 2018, arXiv:1801.04381, table 2) and ResNet-18/34/50 (He et al. 2016, arXiv:1512.03385, table 1).
-Differs: a bottleneck's stride sits on its 3x3 convolution, not on the 1x1 before it, as in the published weight files.
+Differs: a bottleneck's stride sits on its 3x3 convolution, not on the 1x1 before it, as in the published weight files. No dropout under
+MobileNetV2's head: torch draws it from the global random state, and a run could not be repeated. `small` networks, for pictures of 28 to
+64 pixels, leave out the first two halvings: a 3x3 stem of stride 1 and no pooling behind it, or strides of 1.
 
 Shapes: n pictures, c channels, h x w pixels, d features, k classes.
 """
@@ -53,21 +55,26 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(nn.Module):
     """MobileNetV2 1.0: 3.5 million weights with 1,000 classes, 1,280 features."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, *, channels: int = 3, small: bool = False) -> None:
         super().__init__()
-        layers: list[nn.Module] = [_conv_bn_relu6(3, 32, 3, stride=2)]
+        layers: list[nn.Module] = [_conv_bn_relu6(channels, 32, 3, stride=1 if small else 2)]
         width = 32
-        for expansion, channels, blocks, stride in INVERTED:
+        for stage, (expansion, outputs, blocks, stride) in enumerate(INVERTED):
             for block in range(blocks):
-                layers.append(InvertedResidual(width, channels, stride=stride if block == 0 else 1, expansion=expansion))
-                width = channels
+                step = 1 if block or (small and stage == 1) else stride
+                layers.append(InvertedResidual(width, outputs, stride=step, expansion=expansion))
+                width = outputs
         layers.append(_conv_bn_relu6(width, 1280, 1))
         self.features = nn.Sequential(*layers)
-        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, classes))
+        self.classifier = nn.Sequential(nn.Identity(), nn.Linear(1280, classes))
+
+    def maps(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
+        """The last maps, before they are averaged over their pixels."""
+        return self.features(images)  # type: ignore[no-any-return]
 
     def pooled(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """The 1,280 features under the head."""
-        return self.features(images).mean((2, 3))  # type: ignore[no-any-return]
+        return self.maps(images).mean((2, 3))
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         """Class scores."""
@@ -126,11 +133,20 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """ResNet-18 or -34 (basic blocks, 512 features) or ResNet-50 (bottlenecks, 2,048 features)."""
 
-    def __init__(self, blocks: tuple[int, int, int, int], block: type[BasicBlock] | type[Bottleneck], classes: int) -> None:
+    def __init__(
+        self,
+        blocks: tuple[int, int, int, int],
+        block: type[BasicBlock] | type[Bottleneck],
+        classes: int,
+        *,
+        channels: int = 3,
+        small: bool = False,
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        kernel, stride = (3, 1) if small else (7, 2)
+        self.conv1 = nn.Conv2d(channels, 64, kernel, stride=stride, padding=kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1)
         inputs = 64
         for stage, count in enumerate(blocks):
             rows: list[nn.Module] = []
@@ -140,12 +156,16 @@ class ResNet(nn.Module):
             self.add_module(f"layer{stage + 1}", nn.Sequential(*rows))
         self.fc = nn.Linear(inputs, classes)
 
-    def pooled(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """The features under the head."""
-        x = self.maxpool(torch.relu(self.bn1(self.conv1(images))))
+    def maps(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
+        """The last maps, before they are averaged over their pixels."""
+        x: Tensor = self.maxpool(torch.relu(self.bn1(self.conv1(images))))
         for stage in range(4):
             x = self.get_submodule(f"layer{stage + 1}")(x)
-        return x.mean((2, 3))  # type: ignore[no-any-return]
+        return x
+
+    def pooled(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """The features under the head."""
+        return self.maps(images).mean((2, 3))
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         """Class scores."""
@@ -156,16 +176,18 @@ Backbone = MobileNetV2 | ResNet
 HEADS = {"mobilenet_v2": "classifier.1.weight", "resnet18": "fc.weight", "resnet34": "fc.weight", "resnet50": "fc.weight"}
 
 
-def new_backbone(name: str, classes: int) -> Backbone:
+def new_backbone(name: str, classes: int, *, channels: int = 3, small: bool = False) -> Backbone:
     """The network without weights; it is made on the meta device, so nothing is drawn and nothing is held.
 
+    Args: channels: of the pictures. small: for pictures of 28 to 64 pixels, see above.
     Raises: ValueError: no such backbone.
     """
     with torch.device("meta"):
         if name == "mobilenet_v2":
-            return MobileNetV2(classes)
+            return MobileNetV2(classes, channels=channels, small=small)
         if name in RESNETS:
-            return ResNet(RESNETS[name], Bottleneck if name == "resnet50" else BasicBlock, classes)
+            block = Bottleneck if name == "resnet50" else BasicBlock
+            return ResNet(RESNETS[name], block, classes, channels=channels, small=small)
     raise ValueError(f"no backbone {name!r}: know {', '.join(HEADS)}")
 
 
@@ -189,16 +211,30 @@ def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], what: str) 
     Raises: IntegrityError: a name is missing or unknown, a shape differs, or a number is not finite; the first twenty are listed.
     """
     wanted = network.state_dict()
-    given = {name: torch.zeros((), dtype=torch.long) for name in wanted if name.endswith(".num_batches_tracked")} | dict(tensors)
-    faults = [f"{name}: missing" for name in sorted(wanted.keys() - given.keys())]
-    faults += [f"{name}: unknown" for name in sorted(given.keys() - wanted.keys())]
-    both = sorted(wanted.keys() & given.keys())
-    faults += [
-        f"{name}: shape {tuple(given[name].shape)} where {tuple(wanted[name].shape)} is needed"
-        for name in both
-        if given[name].shape != wanted[name].shape
-    ]
-    faults += [f"{name}: not all finite" for name in both if given[name].is_floating_point() and not bool(given[name].isfinite().all())]
+    given = with_counters(tensors, wanted)
+    faults = misfits(given, wanted)
+    faults += [f"{name}: not all finite" for name in sorted(wanted.keys() & given.keys()) if not finite(given[name])]
     if faults:
         raise IntegrityError(f"these tensors are no {what}", faults=faults[:20], hint="give the safetensors file of this very network")
     network.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in given.items()}, strict=True)
+
+
+def with_counters(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, and a zero for each of a batch norm's counters of batches that is wanted and was left out."""
+    return {name: torch.zeros((), dtype=torch.long) for name in wanted if name.endswith(".num_batches_tracked")} | dict(tensors)
+
+
+def misfits(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """A line for every name that is missing or unknown and for every other shape; only names and shapes are looked at."""
+    faults = [f"{name}: missing" for name in sorted(wanted.keys() - given.keys())]
+    faults += [f"{name}: unknown" for name in sorted(given.keys() - wanted.keys())]
+    return faults + [
+        f"{name}: shape {tuple(given[name].shape)} where {tuple(wanted[name].shape)} is needed"
+        for name in sorted(wanted.keys() & given.keys())
+        if given[name].shape != wanted[name].shape
+    ]
+
+
+def finite(tensor: Tensor) -> bool:
+    """Whether no number of the tensor is infinite or NaN."""
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())

@@ -1,11 +1,13 @@
-"""Architecture -> network: the published skeletons around a cell, at any width, depth and picture size.
+"""Architecture -> network: the published skeletons around a cell, at any width, depth and picture size, and named networks.
 
 Shapes: n images, c channels, h x w pixels, d features, k classes.
 """
 
 import copy
+import functools
 import math
 from collections.abc import Mapping
+from typing import TypeVar, overload
 
 import torch
 from jaxtyping import Float
@@ -13,12 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lockforge.errors import IntegrityError
-from lockforge.records import Architecture
-from lockforge.spaces import nasbench201, transnas101
-from lockforge.spaces.counts import flops, parameters
+from lockforge.records import Architecture, NamedArchitecture
+from lockforge.spaces import counts, nasbench201, tally, transnas101
+from lockforge.spaces.classifier import Classifier
+from lockforge.spaces.named import NamedNetwork
 from lockforge.spaces.ops import CellBlock, ConvBN
 
-__all__ = ["CellNetwork", "build", "flops", "load", "parameters", "prune_dead", "state"]
+__all__ = ["CellNetwork", "Classifier", "NamedNetwork", "build", "flops", "load", "parameters", "prune_dead", "state"]
+
+Net = TypeVar("Net", bound=Classifier)
 
 
 class Reduction(nn.Module):
@@ -61,11 +66,13 @@ class Stage(nn.Module):
         return x
 
 
-class CellNetwork(nn.Module):
+class CellNetwork(Classifier):
     """Stem, stages of equal cells, global average pooling, linear head. `architecture` says which.
 
     State names: `stem.0.weight`, `stages.0.cells.1.edges.2.conv.weight`, `stages.1.reduction.conv_a.bn.bias`, `last.weight`, `head.bias`.
     """
+
+    architecture: Architecture
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -88,11 +95,6 @@ class CellNetwork(nn.Module):
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """What the head sees: the last maps, averaged over their pixels."""
         return self.maps(x).mean((2, 3))
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
-        """The logits: head(features(x))."""
-        logits: Tensor = self.head(self.features(x))
-        return logits
 
 
 def _nasbench201(architecture: Architecture) -> tuple[nn.Sequential, nn.ModuleList, int]:
@@ -129,9 +131,32 @@ def _transnas101(architecture: Architecture) -> tuple[nn.Sequential, nn.ModuleLi
     return stem, stages, width
 
 
-def _skeleton(architecture: Architecture) -> CellNetwork:
+def _skeleton(architecture: Architecture | NamedArchitecture) -> Classifier:
     with torch.device("meta"):
-        return CellNetwork(architecture)
+        return NamedNetwork(architecture) if isinstance(architecture, NamedArchitecture) else CellNetwork(architecture)
+
+
+def parameters(architecture: Architecture | NamedArchitecture) -> int:
+    """Weights of the whole network, as its publishers count them; see `counts`.
+
+    >>> parameters(NamedArchitecture(name="resnet18", classes=1000, shape=(3, 224, 224)))
+    11689512
+    """
+    if isinstance(architecture, Architecture):
+        return counts.parameters(architecture)
+    return sum(weight.numel() for weight in _skeleton(architecture).parameters())
+
+
+@functools.lru_cache(maxsize=256)
+def flops(architecture: Architecture | NamedArchitecture) -> int:
+    """Operations of one forward pass over one picture; `counts` and `tally` say what one operation is.
+
+    >>> flops(NamedArchitecture(name="resnet18", classes=1000, shape=(3, 224, 224)))
+    1823187968
+    """
+    if isinstance(architecture, Architecture):
+        return counts.flops(architecture)
+    return sum(tally.operations(_skeleton(architecture).eval(), architecture.shape).values())
 
 
 def _channels_last(kernel: Float[Tensor, "d c i j"]) -> Float[Tensor, "d c i j"]:
@@ -144,23 +169,42 @@ def _channels_last(kernel: Float[Tensor, "d c i j"]) -> Float[Tensor, "d c i j"]
     return torch.empty_strided((d, c, i, j), (c * i * j, 1, c * j, c), dtype=kernel.dtype).copy_(kernel)
 
 
-def build(architecture: Architecture, generator: torch.Generator) -> CellNetwork:
+def _laid_out(network: Classifier, kernel: Float[Tensor, "d c i j"]) -> Float[Tensor, "d c i j"]:
+    """Channels side by side in a cell network; plain in a named one, whose 1x1 convolutions of stride 2 could else hit torch's fault.
+
+    See `ops.every_second` for the fault.
+    """
+    return _channels_last(kernel) if isinstance(network, CellNetwork) else kernel
+
+
+@overload
+def build(architecture: Architecture, generator: torch.Generator) -> CellNetwork: ...
+@overload
+def build(architecture: NamedArchitecture, generator: torch.Generator) -> NamedNetwork: ...
+@overload
+def build(architecture: Architecture | NamedArchitecture, generator: torch.Generator) -> Classifier: ...
+def build(architecture: Architecture | NamedArchitecture, generator: torch.Generator) -> Classifier:
     """A network with fresh weights on the CPU, all drawn from `generator`; the global random state is not touched.
 
-    Convolutions: normal with variance 2 / fan-in (He et al. 2015, arXiv:1502.01852, equation 10). Head: uniform in +-1/sqrt(d).
-    Batch norm: scale 1, bias 0.
+    Convolutions: normal with variance 2 / fan-in (He et al. 2015, arXiv:1502.01852, equation 10), bias 0. Linear layers: uniform in
+    +-1/sqrt(d). Norms: scale 1, bias 0.
+    Differs: the same rule for all named networks, where each paper has one of its own.
     """
-    network = _skeleton(architecture).to_empty(device="cpu")
+    network: Classifier = _skeleton(architecture).to_empty(device="cpu")
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-            module.weight.data = _channels_last(module.weight.data)
-        elif isinstance(module, nn.BatchNorm2d):
+            module.weight.data = _laid_out(network, module.weight.data)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
             module.reset_parameters()
         elif isinstance(module, nn.Linear):
             bound = 1 / math.sqrt(module.in_features)
             nn.init.uniform_(module.weight, -bound, bound, generator=generator)
             nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+        elif isinstance(module, NamedNetwork):
+            module.draw_tokens(generator)
     return network
 
 
@@ -169,7 +213,13 @@ def state(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in network.state_dict().items()}
 
 
-def load(architecture: Architecture, tensors: Mapping[str, Tensor]) -> CellNetwork:
+@overload
+def load(architecture: Architecture, tensors: Mapping[str, Tensor]) -> CellNetwork: ...
+@overload
+def load(architecture: NamedArchitecture, tensors: Mapping[str, Tensor]) -> NamedNetwork: ...
+@overload
+def load(architecture: Architecture | NamedArchitecture, tensors: Mapping[str, Tensor]) -> Classifier: ...
+def load(architecture: Architecture | NamedArchitecture, tensors: Mapping[str, Tensor]) -> Classifier:
     """The network with these weights (copied, on the CPU), whole or as `prune_dead` leaves it.
 
     Raises: IntegrityError: names or shapes are not the architecture's; every difference is listed.
@@ -189,17 +239,17 @@ def load(architecture: Architecture, tensors: Mapping[str, Tensor]) -> CellNetwo
     ]
     if faults:
         raise IntegrityError(
-            f"these weights do not fit {architecture.space} {architecture.cell}",
+            f"these weights do not fit {architecture}",
             faults=faults[:12],
             hint="give the weights that were stored with this architecture",
         )
     copies = {name: tensors[name].detach().to("cpu", want.dtype, copy=True).contiguous() for name, want in wanted.items()}
-    copies = {name: _channels_last(tensor) if tensor.dim() == 4 else tensor for name, tensor in copies.items()}
+    copies = {name: _laid_out(network, tensor) if tensor.dim() == 4 else tensor for name, tensor in copies.items()}
     network.load_state_dict(copies, assign=True)
     return network
 
 
-def prune_dead(network: CellNetwork) -> CellNetwork:
+def prune_dead(network: Net) -> Net:
     """A copy without the weights that cannot change its output; exactly the same function.
 
     Dropped: edges that do not reach the output, and convolutions of nodes that are always zero (their batch norm stays: it has a bias).

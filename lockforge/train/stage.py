@@ -6,13 +6,13 @@ from lockforge.engine.fit import Bench, fit
 from lockforge.errors import DataError
 from lockforge.randomness import torch_generator
 from lockforge.recipe import FitRecipe
-from lockforge.records import Architecture, Checkpoint, FileRef, ImageSet
+from lockforge.records import AnyArchitecture, Checkpoint, FileRef, ImageSet
 from lockforge.runs import Work, stage
 from lockforge.spaces.networks import build, load, state
 
 
 @stage(version=1)
-def train_cell(architecture: Architecture, source: ImageSet, recipe: FitRecipe, *, work: Work) -> Checkpoint:
+def train_cell(architecture: AnyArchitecture, source: ImageSet, recipe: FitRecipe, *, work: Work) -> Checkpoint:
     """A network of this architecture, trained on the source's training split.
 
     Weights are drawn, shuffled and augmented from generators of their own, so two architectures with one seed see the same pictures in the
@@ -43,7 +43,7 @@ def train_cell(architecture: Architecture, source: ImageSet, recipe: FitRecipe, 
     )
 
 
-def _fitting(architecture: Architecture, source: ImageSet) -> None:
+def _fitting(architecture: AnyArchitecture, source: ImageSet) -> None:
     """Raise a DataError unless the architecture is for these pictures and classes, and every split has some."""
     wanted, given = (architecture.shape, architecture.classes), (source.shape, len(source.classes))
     if wanted != given:
@@ -59,7 +59,7 @@ def _fitting(architecture: Architecture, source: ImageSet) -> None:
 
 
 @stage(version=1)
-def adopt_model(architecture: Architecture, weights: FileRef, source: ImageSet, *, work: Work) -> Checkpoint:
+def adopt_model(architecture: AnyArchitecture, weights: FileRef, source: ImageSet, *, work: Work) -> Checkpoint:
     """A model that is already trained, measured once on the source's validation and test splits.
 
     Raises: DataError: the architecture is for other pictures or classes. IntegrityError: the weights do not fit it.

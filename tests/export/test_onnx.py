@@ -1,13 +1,19 @@
 """model.onnx: the same logits, the same bytes, nothing of this machine in it; another network is noticed."""
 
+from pathlib import Path
+
 import pytest
+import torch
 
 from lockforge.errors import OutcomeError
 from lockforge.export import onnx as room
 from lockforge.export.onnx import NOT_CHECKED, parity_of, to_onnx
+from lockforge.randomness import torch_generator
 from lockforge.recipe import ExportRecipe
-from lockforge.records import Checkpoint
+from lockforge.records import Checkpoint, NamedArchitecture
 from lockforge.runs import Files
+from lockforge.spaces.black_box import read_black_box
+from lockforge.spaces.networks import build, state
 
 RECIPE = ExportRecipe(parity_samples=3)
 
@@ -44,3 +50,18 @@ def test_without_onnxruntime_nothing_is_claimed(
     """The core works without the extra, and says that it did not look."""
     monkeypatch.setattr(room, "find_spec", lambda _name: None)
     assert parity_of(checkpoint.architecture, files.get_tensors(checkpoint.weights), exported, RECIPE, 0) == NOT_CHECKED
+
+
+@pytest.mark.slow
+def test_a_named_network_is_a_black_box_once_it_is_exported(tmp_path: Path) -> None:
+    """A small transformer, its batch axis free: parity holds, and what a black-box attacker is told are the network's logits."""
+    architecture = NamedArchitecture(name="vit_tiny-cifar", classes=4, shape=(1, 8, 8))
+    network = build(architecture, torch_generator(0, "black box")).eval()
+    data = to_onnx(architecture, state(network), RECIPE)
+    assert parity_of(architecture, state(network), data, RECIPE, 0).startswith("same logits")
+    (tmp_path / "m.onnx").write_bytes(data)
+    box = read_black_box(tmp_path / "m.onnx")
+    x = torch.randn(5, 1, 8, 8, generator=torch_generator(0, "pictures"))
+    assert (box.shape, box.classes, box.batch) == ((1, 8, 8), 4, None)
+    with torch.no_grad():
+        torch.testing.assert_close(box.logits(x), network(x), rtol=1e-5, atol=1e-5)

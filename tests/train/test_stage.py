@@ -11,10 +11,10 @@ from lockforge.data.batches import load_pool
 from lockforge.engine.evaluate import accuracy, logits_of
 from lockforge.errors import DataError
 from lockforge.recipe import FitRecipe
-from lockforge.records import Architecture, ImageSet, Splits
+from lockforge.records import Architecture, Checkpoint, ImageSet, NamedArchitecture, Splits
 from lockforge.runs import Runs, Work
 from lockforge.spaces.networks import load
-from lockforge.train.stage import train_cell
+from lockforge.train.stage import adopt_model, train_cell
 
 RECIPE = FitRecipe(epochs=6, batch_size=32, learning_rate=0.1, crop=1)
 
@@ -28,6 +28,16 @@ def test_a_checkpoint_says_what_its_weights_do(do: Runs, digits: ImageSet, archi
     assert checkpoint.test_accuracy > 0.9
     assert checkpoint.val_accuracy == max(line.val_accuracy for line in checkpoint.history)
     assert (checkpoint.trained_on, checkpoint.made_by, len(checkpoint.history)) == (digits.digest, "train_cell/1", 6)
+
+
+def test_a_named_network_is_trained_adopted_and_recorded_alike(do: Runs, digits: ImageSet) -> None:
+    """ResNet-20 on the digits: its checkpoint comes back from JSON as what it was, and adopting its weights measures the same."""
+    architecture = NamedArchitecture(name="resnet20-cifar", classes=3, shape=(1, 8, 8))
+    checkpoint = do(train_cell, architecture, digits, RECIPE.model_copy(update={"epochs": 2}))
+    assert Checkpoint.from_json(checkpoint.to_json()) == checkpoint
+    assert checkpoint.architecture == architecture
+    adopted = do(adopt_model, architecture, checkpoint.weights, digits)
+    assert (adopted.test_accuracy, adopted.confusion) == (checkpoint.test_accuracy, checkpoint.confusion)
 
 
 def test_the_confusion_table_is_of_the_test_split(do: Runs, digits: ImageSet, architecture: Architecture) -> None:
