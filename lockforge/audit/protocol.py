@@ -22,7 +22,7 @@ from lockforge.errors import OutcomeError
 from lockforge.evidence.curves import choose
 from lockforge.recipe import AuditRecipe, FitRecipe
 from lockforge.records import AttackPoint, Start
-from lockforge.spaces.networks import CellNetwork
+from lockforge.spaces.classifier import Classifier
 
 Optimizer = Literal["sgd", "adam"]
 BatchNorm = Literal["source", "re-estimated", "own"]
@@ -71,7 +71,7 @@ class Facts:
 class Given:
     """What the thief starts from: a network with a new head for his classes, and the head that came with it where that has as many."""
 
-    network: CellNetwork
+    network: Classifier
     old_head: Mapping[str, Tensor] | None = None
 
 

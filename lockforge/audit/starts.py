@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lockforge.audit.protocol import Given
 from lockforge.errors import DataError
-from lockforge.records import Architecture, Checkpoint, ImageSet, Start, Subjects
+from lockforge.records import AnyArchitecture, Checkpoint, ImageSet, Start, Subjects
 from lockforge.runs import Files
 from lockforge.spaces.networks import build, load
 
@@ -21,7 +21,7 @@ class StartingPoint:
     """
 
     name: Start
-    architecture: Architecture
+    architecture: AnyArchitecture
     weights: Mapping[str, Tensor] | None
     scratch: bool
 

@@ -286,7 +286,7 @@ def checkpoint(trained: "Checkpoint", out: Path, *, as_json: bool) -> None:
         answer({"checkpoint": trained.model_dump(mode="json"), "file": str(out)})
         return
     Console().print(
-        f"{trained.architecture.cell}\nsource accuracy {trained.val_accuracy:.3f} val, {trained.test_accuracy:.3f} test "
+        f"{trained.architecture}\nsource accuracy {trained.val_accuracy:.3f} val, {trained.test_accuracy:.3f} test "
         f"({trained.test_samples} images)\nwritten to {out}",
         highlight=False,
     )
@@ -334,9 +334,7 @@ def release(folder: Path, signer: str, *, as_json: bool) -> None:
     table.add_row("source accuracy, val", f"{subjects.release.val_accuracy:.3f}", f"{subjects.reference.val_accuracy:.3f}")
     console.print()
     console.print(table)
-    console.print(
-        f"[dim]release   {subjects.release.architecture.cell}\nreference {subjects.reference.architecture.cell}[/]\n", soft_wrap=True
-    )
+    console.print(f"[dim]release   {subjects.release.architecture}\nreference {subjects.reference.architecture}[/]\n", soft_wrap=True)
     if subjects.release.weights == subjects.reference.weights:
         console.print("[yellow]release and reference are the same network: the architecture lock removed nothing[/]\n")
     for name, audit in zip(report.roles.target_names, report.audits, strict=True):

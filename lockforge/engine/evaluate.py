@@ -62,7 +62,7 @@ def _parts(inputs: Tensor, device: str) -> tuple[Tensor, ...]:
     """
     if device != "cpu" or inputs.dim() != 4:
         return (inputs,)
-    return inputs.split(max(32, 2**16 // (inputs.shape[2] * inputs.shape[3])))
+    return torch.split(inputs, max(32, 2**16 // (inputs.shape[2] * inputs.shape[3])))
 
 
 def hits(outputs: Float[Tensor, "n *k"], labels: Tensor) -> Bool[Tensor, " n"]:

@@ -7,7 +7,7 @@ from lockforge.audit.protocol import Asking, Attacker, Attempt, Budget, Facts, G
 from lockforge.audit.thief import Draw, Loot
 from lockforge.engine.evaluate import reestimate_batch_norm
 from lockforge.recipe import AuditRecipe
-from lockforge.spaces.counts import flops
+from lockforge.spaces.networks import flops
 
 
 def settings(recipe: AuditRecipe, _facts: Facts) -> tuple[Setting, ...]:

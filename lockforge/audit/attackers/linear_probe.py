@@ -16,8 +16,8 @@ from lockforge.audit.thief import Draw, Loot
 from lockforge.engine.evaluate import logits_of, reestimate_batch_norm
 from lockforge.engine.fit import TensorFeed
 from lockforge.recipe import AuditRecipe
-from lockforge.spaces.counts import flops
-from lockforge.spaces.networks import CellNetwork
+from lockforge.spaces.classifier import Classifier
+from lockforge.spaces.networks import flops
 
 FLAT = 1e-4  # least spread of a feature, in its own unit, by which it is divided
 
@@ -25,7 +25,7 @@ FLAT = 1e-4  # least spread of a feature, in its own unit, by which it is divide
 class Body(nn.Module):
     """A network without its head."""
 
-    def __init__(self, network: CellNetwork) -> None:
+    def __init__(self, network: Classifier) -> None:
         super().__init__()
         self.network = network
 
@@ -74,7 +74,7 @@ def linear_probe(given: Given, loot: Loot, settings: Sequence[Setting], budget: 
     return attempts
 
 
-def _with_head(body: CellNetwork, head: nn.Module, centre: Float[Tensor, " d"], spread: Float[Tensor, " d"]) -> CellNetwork:
+def _with_head(body: Classifier, head: nn.Module, centre: Float[Tensor, " d"], spread: Float[Tensor, " d"]) -> Classifier:
     """A copy of the network that ends in this head, which was trained on (features - centre) / spread."""
     probed = copy.deepcopy(body)
     probed.head.load_state_dict(head.state_dict())
