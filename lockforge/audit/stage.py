@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from lockforge.audit.attackers import SUITE_VERSION, SUITES, attackers_of
+from lockforge.audit.attackers import SUITE_VERSION, SUITES, attackers_of, left_out
 from lockforge.audit.ledger import Ledger
 from lockforge.audit.protocol import Attacker, Budget, Facts, Given, Item, Terms, attack
 from lockforge.audit.side_by_side import Brake, Job, run_all
@@ -20,7 +20,7 @@ from lockforge.runs import Work, stage
 CHECKED: tuple[Start, ...] = ("release", "scratch_release")
 
 
-@stage(version=2)
+@stage(version=3)
 def audit_transfer(subjects: Subjects, source: ImageSet, target: ImageSet, recipe: AuditRecipe, *, work: Work) -> TransferAudit:
     """Attack the release, what it is compared with, and empty networks, with images of the target; measure what the lock removed.
 
@@ -32,7 +32,7 @@ def audit_transfer(subjects: Subjects, source: ImageSet, target: ImageSet, recip
     brake = Brake()
     scene = set_scene(source, target, recipe, work, brake)
     points = run_all(plan_jobs(starts, scene), Ledger(work.folder), work, brake)
-    measures = measure(points, same_as)
+    measures = measure(points, same_as, test_samples=len(scene.test))
     return TransferAudit(
         target=target.digest,
         suite=recipe.suite,
@@ -41,7 +41,7 @@ def audit_transfer(subjects: Subjects, source: ImageSet, target: ImageSet, recip
         grid=tuple(point.images_per_class for point in scene.grid.points),
         samples=tuple(point.samples for point in scene.grid.points),
         seeds=tuple(range(recipe.seeds)),
-        dropped=scene.grid.dropped,
+        dropped=(*scene.grid.dropped, *left_out(recipe.suite, scene.terms.facts)),
         validation_samples=sum(scene.grid.validation),
         test_samples=len(scene.test),
         same_as=same_as,
