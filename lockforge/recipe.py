@@ -149,6 +149,8 @@ class AuditRecipe(Record):
     fine_tune_rates: Annotated[tuple[Rate, ...], Field(min_length=1), says("Adam's learning rates, fine-tuning and from scratch")] = (0.01,)
     fine_tune_sgd_rates: Annotated[tuple[Rate, ...], says("the same for SGD; may be empty")] = (0.3,)
     probe_rates: Annotated[tuple[Rate, ...], Field(min_length=1), says("learning rates tried for the linear probe")] = (0.1,)
+    rates: Annotated[tuple[Rate, ...], Field(min_length=1), says("Adam's learning rates in the suites beyond quick")] = (0.001, 0.003, 0.01)
+    sgd_rates: Annotated[tuple[Rate, ...], says("the same for SGD; may be empty")] = (0.03, 0.1, 0.3)
 
 
 class ExportRecipe(Record):

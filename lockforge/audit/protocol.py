@@ -121,7 +121,8 @@ class Budget:
 class Training:
     """A training that an attack asks for. The module stays as it is: a copy is trained, its last weights are taken.
 
-    Only parameters that require gradients are trained. `loss` is of (outputs, labels); None is cross-entropy.
+    Only parameters that require gradients are trained. `loss` is of (outputs, labels); None is cross-entropy. `sharpness` and `mask` are
+    those of `engine.fit.fit`.
     """
 
     module: nn.Module
@@ -131,6 +132,8 @@ class Training:
     recipe: FitRecipe
     generator: torch.Generator
     loss: Loss | None = None
+    sharpness: float = 0.0
+    mask: Mapping[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,8 @@ def train_one(wanted: Training, budget: Budget) -> Trained:
             generator=wanted.generator,
             val=wanted.val,
             loss=wanted.loss,
+            sharpness=wanted.sharpness,
+            mask=wanted.mask,
             bench=Bench(device=budget.device, report=budget.report),
         )
     except OutcomeError:

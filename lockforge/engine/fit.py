@@ -5,7 +5,7 @@ Shapes: b examples a batch, k classes. Losses are means over examples, in nats; 
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from lockforge.engine.evaluate import accuracy, hits, logits_of
 from lockforge.engine.feed import Feed, TensorFeed
 from lockforge.engine.resume import Progress, Stream, question_of, read_state, write_state
 from lockforge.engine.schedule import learning_rate
+from lockforge.engine.sharpness import at_the_peak
 from lockforge.errors import DataError, OutcomeError
 from lockforge.recipe import FitRecipe
 from lockforge.records import Epoch
@@ -61,7 +62,7 @@ class Fitted:
 _PLAIN_BENCH = Bench()
 
 
-def fit(
+def fit(  # noqa: PLR0913  what is trained, on what, and how: no two of them are one thing
     module: nn.Module,
     train: Feed,
     recipe: FitRecipe,
@@ -69,6 +70,8 @@ def fit(
     generator: torch.Generator,
     val: Feed | None = None,
     loss: Loss | None = None,
+    sharpness: float = 0.0,
+    mask: Mapping[str, Tensor] | None = None,
     bench: Bench = _PLAIN_BENCH,
 ) -> Fitted:
     """Train a module in place.
@@ -83,14 +86,16 @@ def fit(
     the function, as the next layer's weights make up for it, and it pulls the features of small networks towards zero.
 
     Args: generator: shuffles and augments. loss: of (outputs, labels); None is cross-entropy with the recipe's label smoothing.
-        With a folder in `bench`, an interrupted run goes on where it was stored when it is started again from the same weights, recipe
-        and generator, and ends with the same bits; a stored run of another question is not used.
+        sharpness: above 0, rho of adaptive sharpness-aware steps (see `engine.sharpness`): two gradients a step. mask: by the names of
+        parameters, 0 where a weight is set to zero after each step and 1 elsewhere.
+        With a folder in `bench`, an interrupted run goes on where it was stored when it is started again from the same weights, recipe,
+        mask and generator, and ends with the same bits; a stored run of another question is not used.
     Raises: OutcomeError: the loss or a weight is not finite. DataError: no examples. IntegrityError: the stored run is damaged.
     """
     for name, feed in (("training", train), ("validation", val)):
         if feed is not None and not len(feed):
             raise DataError(f"there are no {name} examples", hint="give more images, or another split")
-    run = _Run(module, train, recipe, generator, val, loss or _cross_entropy(recipe), bench)
+    run = _Run(module, train, recipe, generator, val, loss or _cross_entropy(recipe), sharpness, mask or {}, bench)
     run.go()
     return Fitted(module.eval(), tuple(run.progress.history), run.kept_accuracy(), run.progress.step)
 
@@ -125,17 +130,22 @@ class _Run:
     generator: torch.Generator
     val: Feed | None
     loss: Loss
+    sharpness: float
+    mask: Mapping[str, Tensor]
     bench: Bench
     progress: Progress = field(init=False)
 
     def __post_init__(self) -> None:
         recipe, bench = self.recipe, self.bench
         self.cuda = bench.device.startswith("cuda")
-        question = question_of(self.module, self.train, recipe, self.generator) if bench.folder else ""
+        question = question_of(self.module, self.train, recipe, self.generator, (self.sharpness, self.mask)) if bench.folder else ""
         if self.cuda:
             self.module.to(bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         else:
             self.module.to(bench.device)
+        named = dict(self.module.named_parameters())
+        self.mask = {name: kept.to(bench.device, named[name].dtype) for name, kept in self.mask.items()}
+        self.held = [(named[name], kept) for name, kept in self.mask.items()]
         self.question = question
         self.optimizer = _optimizer_of(self.module, recipe)
         self.stream = Stream(self.train, recipe, self.generator)
@@ -189,12 +199,12 @@ class _Run:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(step, self.total, self.recipe)
-            with self.autocast():
-                outputs = self.module(inputs)
-                value = self.loss(outputs, labels)
-            self.optimizer.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
+            outputs, value = self.gradient(inputs, labels)
+            if self.sharpness:
+                with at_the_peak(self.module, self.sharpness, self.mask):
+                    self.gradient(inputs, labels)
             self.optimizer.step()
+            self.hold()
             losses.append(value.detach())
             right += hits(outputs.detach(), labels).sum()
             seen += len(labels)
@@ -202,6 +212,21 @@ class _Run:
                 told = time.perf_counter()
                 self.bench.report((step + 1) / self.unit, self.total / self.unit, self.note)
         return losses, int(right), seen
+
+    def gradient(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient of a batch, in the parameters; its outputs and its loss."""
+        with self.autocast():
+            outputs = self.module(inputs)
+            value = self.loss(outputs, labels)
+        self.optimizer.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        return outputs, value
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Set the masked weights to zero."""
+        for parameter, kept in self.held:
+            parameter.mul_(kept)
 
     def train_mode(self) -> None:
         """Train mode, but for batch norms whose own parameters are all frozen."""

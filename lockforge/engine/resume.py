@@ -78,11 +78,17 @@ class Stream:
             self.next()
 
 
-def question_of(module: nn.Module, train: Feed, recipe: FitRecipe, generator: torch.Generator) -> str:
-    """What tells one run from another: the recipe, the starting weights, the number of examples and the generator. SHA-256 in hex."""
-    seen = hashlib.sha256(canonical_json([FORMAT, recipe.digest, len(train)]).encode())
+def question_of(
+    module: nn.Module, train: Feed, recipe: FitRecipe, generator: torch.Generator, steps: tuple[float, Mapping[str, Tensor]] = (0.0, {})
+) -> str:
+    """What tells one run from another: recipe, starting weights, number of examples, generator, and the steps' sharpness and mask.
+
+    Returns: SHA-256 in hex.
+    """
+    sharpness, mask = steps
+    seen = hashlib.sha256(canonical_json([FORMAT, recipe.digest, len(train), *([sharpness] if sharpness else [])]).encode())
     seen.update(generator.get_state().numpy().tobytes())
-    for name, tensor in module.state_dict().items():
+    for name, tensor in (*module.state_dict().items(), *mask.items()):
         seen.update(name.encode())
         seen.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return seen.hexdigest()

@@ -145,10 +145,11 @@ def facts() -> Facts:
 def run_attack() -> Callable[..., Sequence[Attempt]]:
     """One attack on a network by itself, each training by itself."""
 
-    def run(attack: Attack, network: CellNetwork, loot: Loot, settings: Sequence[Setting], budget: Budget, draw: Draw) -> Sequence[Attempt]:
-        (attempts,) = in_step(
-            [attack(Given(network), loot, settings, budget, draw)], lambda wanted: [train_one(one, budget) for one in wanted]
-        )
+    def run(
+        attack: Attack, network: CellNetwork | Given, loot: Loot, settings: Sequence[Setting], budget: Budget, draw: Draw
+    ) -> Sequence[Attempt]:
+        given = network if isinstance(network, Given) else Given(network)
+        (attempts,) = in_step([attack(given, loot, settings, budget, draw)], lambda wanted: [train_one(one, budget) for one in wanted])
         return attempts
 
     return run

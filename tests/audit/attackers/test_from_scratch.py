@@ -3,8 +3,10 @@
 import pytest
 
 from lockforge.audit.attackers import attackers_of
-from lockforge.audit.attackers.from_scratch import settings
-from lockforge.audit.protocol import Facts
+from lockforge.audit.attackers.from_scratch import restarting, settings
+from lockforge.audit.attackers.full import FULL
+from lockforge.audit.attackers.last_block import LAST_BLOCK
+from lockforge.audit.protocol import Attacker, Facts
 from lockforge.recipe import AuditRecipe
 
 RECIPES = (
@@ -30,3 +32,13 @@ def test_more_settings_lie_around_the_given_ones(facts: Facts) -> None:
     rates = [one.rate for one in settings(AuditRecipe(fine_tune_rates=(0.01,), fine_tune_sgd_rates=()), facts, 9)]
     assert len(set(rates)) == 9
     assert min(rates) < 0.01 < max(rates)
+
+
+def test_restarting_has_as_many_settings_as_the_widest_attacker(facts: Facts) -> None:
+    """Full fine-tuning's number here, where that is possible, else the next's; all differ, and statistics are batch norm's own."""
+    impossible = Attacker("full", FULL.attack, FULL.settings, lambda _facts: "not here")
+    for suite, widest in (((LAST_BLOCK, FULL), FULL), ((LAST_BLOCK, impossible), LAST_BLOCK)):
+        found = restarting(suite).settings(AuditRecipe(), facts)
+        assert len({str(one) for one in found}) == len(found) == len(widest.settings(AuditRecipe(), facts))
+        assert {one.batch_norm for one in found} == {"own"}
+        assert set(AuditRecipe().rates) <= {one.rate for one in found}
