@@ -15,11 +15,11 @@ from lockforge.audit.protocol import Asking, Attempt, BatchNorm, Budget, Given, 
 from lockforge.audit.thief import Draw, Loot
 from lockforge.engine.evaluate import reestimate_batch_norm
 from lockforge.recipe import AuditRecipe
-from lockforge.spaces.counts import flops
-from lockforge.spaces.networks import CellNetwork
+from lockforge.spaces.classifier import Classifier
+from lockforge.spaces.networks import flops
 
 Also = tuple[tuple[str, str | float], ...]
-Alter = Callable[[CellNetwork, Mapping[str, Any], torch.Generator], None]
+Alter = Callable[[Classifier, Mapping[str, Any], torch.Generator], None]
 Ask = Callable[[Training], Training]
 
 
@@ -27,7 +27,7 @@ Ask = Callable[[Training], Training]
 class Prepared:
     """What a setting trains, and what that has cost so far."""
 
-    network: CellNetwork
+    network: Classifier
     operations: float
     steps: int = 0
 

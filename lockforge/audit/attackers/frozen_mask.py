@@ -15,7 +15,7 @@ from lockforge.audit.protocol import Asking, Attacker, Budget, Facts, Given, Set
 from lockforge.audit.thief import Draw, Loot
 from lockforge.audit.tuning import starts_of, tune
 from lockforge.recipe import AuditRecipe
-from lockforge.spaces.networks import CellNetwork
+from lockforge.spaces.classifier import Classifier
 
 RATE = 1e-4
 
@@ -25,7 +25,7 @@ def settings(_recipe: AuditRecipe, _facts: Facts) -> tuple[Setting, ...]:
     return (Setting("adam", RATE, "source"),)
 
 
-def mask_of(network: CellNetwork) -> dict[str, Tensor]:
+def mask_of(network: Classifier) -> dict[str, Tensor]:
     """1 where a weight is not exactly zero, of the kernels and matrices before the head that have zeros.
 
     Not of vectors: a batch norm's shifts are zero before anything was pruned.

@@ -13,7 +13,7 @@ from lockforge.audit.protocol import Asking, Attacker, BatchNorm, Budget, Facts,
 from lockforge.audit.thief import Draw, Loot
 from lockforge.audit.tuning import every_rate, starts_of, tune
 from lockforge.recipe import AuditRecipe
-from lockforge.spaces.networks import CellNetwork
+from lockforge.spaces.classifier import Classifier
 
 NORMS: tuple[BatchNorm, ...] = ("re-estimated", "source")
 
@@ -27,7 +27,7 @@ def settings(recipe: AuditRecipe, facts: Facts) -> tuple[Setting, ...]:
 def full(given: Given, loot: Loot, settings: Sequence[Setting], budget: Budget, draw: Draw) -> Asking:
     """Train every layer of a copy for each setting. A network that came without a head of its own keeps the one it has."""
 
-    def alter(network: CellNetwork, also: Mapping[str, Any], _generator: torch.Generator) -> None:
+    def alter(network: Classifier, also: Mapping[str, Any], _generator: torch.Generator) -> None:
         if also["head"] == "kept" and given.old_head is not None:
             network.head.load_state_dict(given.old_head)
 

@@ -12,7 +12,7 @@ from lockforge.audit.protocol import Asking, Attacker, BatchNorm, Budget, Facts,
 from lockforge.audit.thief import Draw, Loot
 from lockforge.audit.tuning import Prepared, every_rate, tune
 from lockforge.recipe import AuditRecipe
-from lockforge.spaces.networks import CellNetwork
+from lockforge.spaces.classifier import Classifier
 
 NORMS: tuple[BatchNorm, ...] = ("re-estimated", "source")
 
@@ -34,7 +34,7 @@ def head_then_all(given: Given, loot: Loot, settings: Sequence[Setting], budget:
     starts: dict[Setting, Prepared] = {}
     for setting in settings:
         one = probed[head_of[setting]]
-        starts[setting] = Prepared(cast("CellNetwork", one.network), one.operations, one.steps)
+        starts[setting] = Prepared(cast("Classifier", one.network), one.operations, one.steps)
     return (yield from tune(starts, loot, budget, draw))
 
 

@@ -13,7 +13,7 @@ from lockforge.audit.protocol import Asking, Attacker, BatchNorm, Budget, Facts,
 from lockforge.audit.thief import Draw, Loot
 from lockforge.audit.tuning import adam_rates, starts_of, tune
 from lockforge.recipe import AuditRecipe
-from lockforge.spaces.networks import CellNetwork
+from lockforge.spaces.classifier import Classifier
 
 NORMS: tuple[BatchNorm, ...] = ("re-estimated", "source")
 
@@ -32,7 +32,7 @@ def parts_of(module: nn.Module) -> Iterator[nn.Module]:
             yield child
 
 
-def freeze_first(network: CellNetwork, _also: Mapping[str, Any], _generator: torch.Generator) -> None:
+def freeze_first(network: Classifier, _also: Mapping[str, Any], _generator: torch.Generator) -> None:
     """Only the last part that has kernels or matrices, what comes after it, and the head are trained.
 
     Of a cell network that is the last stage; of a residual network the last block; of plain convolutions the last one.

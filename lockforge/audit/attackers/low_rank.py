@@ -18,7 +18,7 @@ from lockforge.audit.protocol import Asking, Attacker, Budget, Facts, Given, Set
 from lockforge.audit.thief import Draw, Loot
 from lockforge.audit.tuning import adam_rates, starts_of, tune
 from lockforge.recipe import AuditRecipe
-from lockforge.spaces.networks import CellNetwork
+from lockforge.spaces.classifier import Classifier
 
 RANKS = (2, 8)
 
@@ -49,7 +49,7 @@ def settings(recipe: AuditRecipe, _facts: Facts) -> tuple[Setting, ...]:
     return tuple(one for rank in RANKS for one in adam_rates(recipe, "re-estimated", (("rank", rank),)))
 
 
-def adapt(network: CellNetwork, also: Mapping[str, Any], generator: torch.Generator) -> None:
+def adapt(network: Classifier, also: Mapping[str, Any], generator: torch.Generator) -> None:
     """Freeze everything but the head, and put an adapter on every convolution and linear layer before it."""
     network.requires_grad_(False)
     network.head.requires_grad_()

@@ -17,7 +17,7 @@ from lockforge.audit.protocol import Asking, Attacker, Budget, Facts, Given, Set
 from lockforge.audit.thief import Draw, Loot
 from lockforge.audit.tuning import adam_rates, fresh, size_of_fresh, starts_of, tune
 from lockforge.recipe import AuditRecipe
-from lockforge.spaces.networks import CellNetwork
+from lockforge.spaces.classifier import Classifier
 
 SHARES = (0.0, 0.25)  # of a layer's filters, initialised again beside the zeros
 SCALES = (0.1, 1.0)  # of the new weights, in the size of those of their layer
@@ -43,7 +43,7 @@ def regrown(weight: Float[Tensor, "d ..."], share: float, scale: float, generato
     return torch.where(dead, scale * new, weight)
 
 
-def alter(network: CellNetwork, also: Mapping[str, Any], generator: torch.Generator) -> None:
+def alter(network: Classifier, also: Mapping[str, Any], generator: torch.Generator) -> None:
     """Regrow every convolution and linear layer before the head; a batch norm's scale that is zero is 1 again, or nothing would pass."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and module is not network.head:

@@ -14,7 +14,7 @@ from lockforge.audit.protocol import Asking, Attacker, Budget, Facts, Given, Set
 from lockforge.audit.thief import Draw, Loot
 from lockforge.audit.tuning import adam_rates, fresh, starts_of, tune
 from lockforge.recipe import AuditRecipe
-from lockforge.spaces.networks import CellNetwork
+from lockforge.spaces.classifier import Classifier
 
 FACTORS = ((0.8, 0.1), (0.4, 0.4))  # lambda, sigma: most of the network is kept, or half of it
 
@@ -25,7 +25,7 @@ def settings(recipe: AuditRecipe, _facts: Facts) -> tuple[Setting, ...]:
     return tuple(one for also in pairs for one in adam_rates(recipe, "re-estimated", also))
 
 
-def alter(network: CellNetwork, also: Mapping[str, Any], generator: torch.Generator) -> None:
+def alter(network: Classifier, also: Mapping[str, Any], generator: torch.Generator) -> None:
     """Shrink and perturb every convolution and linear layer before the head."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and module is not network.head:
