@@ -1,6 +1,7 @@
 """A task with a known answer, small networks that know it or do not, and one audit that several tests read."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,21 @@ def labelled() -> Callable[[list[int]], Pool]:
     return pool
 
 
+class Closed(torch.Tensor):
+    """Labels that cannot be read."""
+
+    @classmethod
+    def __torch_function__(cls, func: object, _types: object, _args: object = (), _kwargs: object = None) -> object:
+        """Nothing may be done with them."""
+        raise AssertionError(f"a closed label was read by {func}")
+
+
+@pytest.fixture
+def closed() -> Callable[[Pool], Pool]:
+    """The same pictures with labels that raise when anything is done with them."""
+    return lambda pool: replace(pool, labels=pool.labels.clone().as_subclass(Closed))
+
+
 @pytest.fixture
 def facts() -> Facts:
     """A target with other classes than the source, as many."""
@@ -145,10 +161,11 @@ def facts() -> Facts:
 def run_attack() -> Callable[..., Sequence[Attempt]]:
     """One attack on a network by itself, each training by itself."""
 
-    def run(attack: Attack, network: CellNetwork, loot: Loot, settings: Sequence[Setting], budget: Budget, draw: Draw) -> Sequence[Attempt]:
-        (attempts,) = in_step(
-            [attack(Given(network), loot, settings, budget, draw)], lambda wanted: [train_one(one, budget) for one in wanted]
-        )
+    def run(
+        attack: Attack, start: CellNetwork | Given, loot: Loot, settings: Sequence[Setting], budget: Budget, draw: Draw
+    ) -> Sequence[Attempt]:
+        given = start if isinstance(start, Given) else Given(start)
+        (attempts,) = in_step([attack(given, loot, settings, budget, draw)], lambda wanted: [train_one(one, budget) for one in wanted])
         return attempts
 
     return run
