@@ -135,7 +135,9 @@ class SearchRecipe(Record):
 class AuditRecipe(Record):
     """The thief's means: every starting point gets this grid, this budget and this rule of choice."""
 
-    suite: Annotated[Literal["quick"], says("which attackers; quick is indicative only")] = "quick"
+    suite: Annotated[
+        Literal["quick", "paper", "standard", "full"], says("which attackers; quick is indicative only, paper only for comparison")
+    ] = "quick"
     images_per_class: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=2), says("how many images a class the thief has; 0 is all")
     ] = (1, 2, 5, 10, 20, 50, 0)

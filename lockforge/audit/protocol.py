@@ -69,10 +69,14 @@ class Facts:
 
 @dataclass(frozen=True)
 class Given:
-    """What the thief starts from: a network with a new head for his classes, and the head that came with it where that has as many."""
+    """What the thief starts from: a network with a new head for his classes, and the head that came with it where that has as many.
+
+    `source_head` is the head that came with it, whatever its number of classes: what answers when the network is only asked.
+    """
 
     network: Classifier
     old_head: Mapping[str, Tensor] | None = None
+    source_head: Mapping[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)

@@ -17,24 +17,29 @@ from lockforge.spaces.networks import build, load
 class StartingPoint:
     """A network before any attack. `architecture` has the target's classes; `weights` is None for an empty network.
 
-    `scratch` networks are trained from nothing; all others, the dummy too, are attacked like the release.
+    `scratch` networks are trained from nothing; all others, the dummy too, are attacked like the release. `source_classes` are those
+    of the head that comes with it.
     """
 
     name: Start
     architecture: AnyArchitecture
     weights: Mapping[str, Tensor] | None
     scratch: bool
+    source_classes: int
 
     def given(self, generator: torch.Generator, device: str = "cpu") -> Given:
         """The network with a new head for the target's classes; the head, and all weights where there are none, from `generator`."""
         empty = build(self.architecture, generator)
         if self.weights is None:
-            return Given(empty.to(device))
+            if self.scratch:
+                return Given(empty.to(device))
+            passed_off = build(self.architecture.model_copy(update={"classes": self.source_classes}), generator)
+            return Given(empty.to(device), source_head=passed_off.head.to(device).state_dict())
         body = {name: tensor for name, tensor in self.weights.items() if not name.startswith("head.")}
         head = {f"head.{name}": tensor for name, tensor in empty.head.state_dict().items()}
         fits = all(self.weights[name].shape == tensor.shape for name, tensor in head.items())
-        old = {name: self.weights[f"head.{name}"].to(device) for name in empty.head.state_dict()} if fits else None
-        return Given(load(self.architecture, {**body, **head}).to(device), old)
+        came = {name: self.weights[f"head.{name}"].to(device) for name in empty.head.state_dict()}
+        return Given(load(self.architecture, {**body, **head}).to(device), came if fits else None, came)
 
 
 def starting_points(subjects: Subjects, target: ImageSet, files: Files) -> tuple[tuple[StartingPoint, ...], dict[Start, Start]]:
@@ -67,7 +72,8 @@ def starting_points(subjects: Subjects, target: ImageSet, files: Files) -> tuple
             return
         first[key] = name
         empty = scratch or name == "dummy"
-        points.append(StartingPoint(name, architecture, None if empty else files.get_tensors(checkpoint.weights), scratch))
+        weights = None if empty else files.get_tensors(checkpoint.weights)
+        points.append(StartingPoint(name, architecture, weights, scratch, checkpoint.architecture.classes))
 
     for name, checkpoint in trained:
         add(name, checkpoint, checkpoint.weights.sha256, scratch=False)

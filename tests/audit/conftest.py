@@ -1,6 +1,7 @@
 """A task with a known answer, small networks that know it or do not, and one audit that several tests read."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,21 @@ def labelled() -> Callable[[list[int]], Pool]:
         return Pool(images=images, labels=labels, mean=torch.zeros(1), std=torch.ones(1), classes=len(per_class))
 
     return pool
+
+
+class Closed(torch.Tensor):
+    """Labels that cannot be read."""
+
+    @classmethod
+    def __torch_function__(cls, func: object, _types: object, _args: object = (), _kwargs: object = None) -> object:
+        """Nothing may be done with them."""
+        raise AssertionError(f"a closed label was read by {func}")
+
+
+@pytest.fixture
+def closed() -> Callable[[Pool], Pool]:
+    """The same pictures with labels that raise when anything is done with them."""
+    return lambda pool: replace(pool, labels=pool.labels.clone().as_subclass(Closed))
 
 
 @pytest.fixture

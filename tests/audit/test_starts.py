@@ -47,6 +47,19 @@ def test_equal_architectures_share_one_scratch(files: Files, source: ImageSet, t
     assert same_as == {"twin": "release", "scratch_reference": "scratch_release"}
 
 
+def test_every_start_that_is_asked_answers_for_the_source(files: Files, source: ImageSet, target: ImageSet, train: Train) -> None:
+    """Release and dummy come with a head for the source's five classes, the release's own and a fresh one; empty networks with none."""
+    release = train(ONE, source, 0)
+    points, _ = named(Subjects(release=release, twin=release, reference=release), target, files)
+    heads = {name: point.given(torch_generator(0, name)).source_head for name, point in points.items()}
+    assert heads["release"] is not None
+    assert heads["dummy"] is not None
+    assert torch.equal(heads["release"]["weight"], files.get_tensors(release.weights)["head.weight"])
+    assert heads["dummy"]["weight"].shape == heads["release"]["weight"].shape
+    assert not torch.equal(heads["dummy"]["weight"], heads["release"]["weight"])
+    assert heads["scratch_release"] is None
+
+
 def test_a_model_against_itself_leaves_release_scratch_and_dummy(files: Files, source: ImageSet, target: ImageSet, train: Train) -> None:
     """The dummy is never skipped: it is an empty network of its own."""
     release = train(ONE, source, 0)

@@ -2,9 +2,24 @@
 
 from dataclasses import dataclass
 
+from lockforge.audit.attackers.black_box_probe import BLACK_BOX_PROBE
+from lockforge.audit.attackers.disguise import DISGUISE
+from lockforge.audit.attackers.distill import DISTILL
 from lockforge.audit.attackers.fine_tune import FINE_TUNE
-from lockforge.audit.attackers.from_scratch import starting_over
+from lockforge.audit.attackers.from_scratch import restarting, starting_over
+from lockforge.audit.attackers.frozen_mask import FROZEN_MASK
+from lockforge.audit.attackers.full import FULL
+from lockforge.audit.attackers.head_then_all import HEAD_THEN_ALL
+from lockforge.audit.attackers.last_block import LAST_BLOCK
 from lockforge.audit.attackers.linear_probe import LINEAR_PROBE
+from lockforge.audit.attackers.low_rank import LOW_RANK
+from lockforge.audit.attackers.nrc import NRC
+from lockforge.audit.attackers.regrow import REGROW
+from lockforge.audit.attackers.repair import REPAIR
+from lockforge.audit.attackers.sharpness import SHARPNESS
+from lockforge.audit.attackers.shot import SHOT
+from lockforge.audit.attackers.shrink_perturb import SHRINK_PERTURB
+from lockforge.audit.attackers.surgery import SURGERY
 from lockforge.audit.protocol import Attacker, Facts
 
 SUITE_VERSION = 2
@@ -19,13 +34,36 @@ class Suite:
     check: int = 0
 
 
-SUITES = {"quick": Suite((LINEAR_PROBE, FINE_TUNE), steps=24)}
+STRONG = (
+    LINEAR_PROBE,
+    HEAD_THEN_ALL,
+    FULL,
+    LAST_BLOCK,
+    LOW_RANK,
+    REGROW,
+    SHRINK_PERTURB,
+    SHARPNESS,
+    SURGERY,
+    REPAIR,
+    DISTILL,
+    SHOT,
+    NRC,
+    DISGUISE,
+)
+SUITES = {
+    "quick": Suite((LINEAR_PROBE, FINE_TUNE), steps=24),
+    "paper": Suite((FROZEN_MASK,), steps=300),
+    "standard": Suite(STRONG, steps=120, check=4),
+    "full": Suite((*STRONG, BLACK_BOX_PROBE, FROZEN_MASK), steps=400, check=4),
+}
 
 
 def attackers_of(suite: str, facts: Facts, *, scratch: bool) -> tuple[Attacker, ...]:
     """Who attacks a start: empty networks are trained in full, all others meet every attacker of the suite that the facts allow."""
     fit = tuple(attacker for attacker in SUITES[suite].attackers if not attacker.unfit(facts))
-    return (starting_over(fit),) if scratch else fit
+    if not scratch:
+        return fit
+    return (starting_over(fit) if suite == "quick" else restarting(fit),)
 
 
 def left_out(suite: str, facts: Facts) -> tuple[str, ...]:

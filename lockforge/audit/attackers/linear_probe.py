@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lockforge.audit.protocol import Asking, Attacker, Attempt, BatchNorm, Budget, Facts, Given, Setting
+from lockforge.audit.queries import Body
 from lockforge.audit.thief import Draw, Loot
 from lockforge.engine.evaluate import logits_of, reestimate_batch_norm
 from lockforge.engine.fit import TensorFeed
@@ -20,18 +21,6 @@ from lockforge.spaces.classifier import Classifier
 from lockforge.spaces.networks import flops
 
 FLAT = 1e-4  # least spread of a feature, in its own unit, by which it is divided
-
-
-class Body(nn.Module):
-    """A network without its head."""
-
-    def __init__(self, network: Classifier) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """What the head would see."""
-        return self.network.features(x)
 
 
 def settings(recipe: AuditRecipe, _facts: Facts) -> tuple[Setting, ...]:
