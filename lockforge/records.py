@@ -364,23 +364,48 @@ class SlcArea(Record):
     normalised: Estimate
 
 
+class BudgetCheck(Record):
+    """What one attacker reaches with one budget and with `factor` of them: mean test accuracies over the seeds that tried both.
+
+    `share` = reached / with_more; 1 where more budget reaches nothing either.
+    """
+
+    start: Start
+    attacker: str
+    samples: Count
+    factor: Annotated[int, Field(ge=2)]
+    reached: Share
+    with_more: Share
+    share: Annotated[float, Field(ge=0)]
+
+
 class Measures(Record):
-    """Everything derived from the raw points; `verify` computes it again."""
+    """Everything derived from the raw points; `verify` computes it again.
+
+    `worth`, `kept`: mean accuracy by which the envelopes of the unlocked model and of the release lie above scratch. `image_sd`: what
+    the finite test split adds to `kept`, as a standard deviation. `worth_beyond_public` is None where no public weights were given.
+    """
 
     envelopes: tuple[Envelope, ...]
     slc: tuple[SlcArea, ...]
+    worth: Estimate
+    kept: Estimate
+    worth_beyond_public: Estimate | None = None
     removed_vs_reference: Estimate
     removed_vs_twin: Estimate
     removed_by_dummy: Estimate
     worst_attacker: str
     accuracy_gap: Estimate
     samples_to_90: dict[str, float | None]
+    flops_to_90: dict[str, float | None]
+    budget_checks: tuple[BudgetCheck, ...] = ()
+    image_sd: Annotated[float, Field(ge=0)]
 
 
 class AuditVerdict(Record):
     """The verdict in words; `quick` suites can only indicate."""
 
-    word: Literal["nothing to protect", "no protection", "delays", "protects under this suite", "indicative only"]
+    word: Literal["nothing to protect", "moot", "no protection", "delays", "protects under this suite", "indicative only"]
     reason: str
 
 
@@ -388,6 +413,8 @@ class TransferAudit(Record):
     """What a thief gets out of the release on one target: all raw points, and what follows from them.
 
     `same_as` names starts that are the same network as another and so have no points of their own, as the twin of an unpruned release.
+    `skipped` names attackers that a thief could make and this audit could not, from any start, with the reason; each weakens the verdict.
+    `dropped` is what was left out because nobody could have made it.
     """
 
     target: Digest
@@ -398,12 +425,21 @@ class TransferAudit(Record):
     samples: tuple[int, ...]
     seeds: tuple[int, ...]
     dropped: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
     validation_samples: Count
     test_samples: Count
     same_as: dict[Start, Start] = {}
     points: tuple[AttackPoint, ...]
     measures: Measures
     verdict: AuditVerdict
+
+
+class TargetTest(Record):
+    """Does the lock take anything away on this target? `p` is one-sided, `adjusted` controls the false discoveries over all targets."""
+
+    target: str
+    p: Share
+    adjusted: Share
 
 
 # Release
@@ -420,6 +456,7 @@ class Report(Record):
     search: SearchResult | None
     subjects: Subjects
     audits: tuple[TransferAudit, ...]
+    tests: tuple[TargetTest, ...] = ()
     parity: str
     verdict: str
 

@@ -19,6 +19,7 @@ from lockforge.evidence.curves import overall
 from lockforge.evidence.faults import checkpoint_faults, faults_of, first_of, start_faults, unlike
 from lockforge.evidence.manifest import SIGNATURE, Manifest, check_manifest, hash_folder, read_limited, read_manifest
 from lockforge.evidence.signing import PublicKey, load_public, verify_folder
+from lockforge.evidence.statistics import target_tests
 from lockforge.recipe import Recipe, read_recipe
 from lockforge.records import Architecture, Artifact, Check, FileRef, Report, Verdict, fault_lines
 
@@ -178,6 +179,8 @@ def _figures(release: _Release) -> str:
     for name in ("release", "twin", "reference"):
         faults += checkpoint_faults(getattr(report.subjects, name), name)
     faults += unlike(report.verdict, overall([audit.verdict for audit in report.audits]), "verdict")
+    tests = target_tests(report.roles.target_names, report.audits)
+    faults += unlike([one.model_dump() for one in report.tests], [one.model_dump() for one in tests], "tests")
     faults += _rank_gaps(report, release.recipe.search.source_weight)
     if faults:
         raise IntegrityError(first_of(faults))

@@ -16,6 +16,7 @@ from lockforge.evidence.curves import STARTS, choose, measure, verdict
 from lockforge.evidence.manifest import write_manifest
 from lockforge.evidence.parity import compare, probe_inputs
 from lockforge.evidence.signing import fingerprint, load_private, new_key, sign_folder
+from lockforge.evidence.statistics import target_tests
 from lockforge.recipe import Recipe, template
 from lockforge.records import (
     Architecture,
@@ -65,7 +66,7 @@ def audit(target: ImageSet) -> TransferAudit:
     ]  # fmt: skip
     chosen = set(choose(points))
     points = [point if point in chosen else point.model_copy(update={"test_accuracy": None}) for point in points]
-    found = measure(points, {"twin": "release"})
+    found = measure(points, {"twin": "release"}, test_samples=10)
     return TransferAudit(
         target=target.digest, suite="quick", suite_version=1, classes=2, grid=(1, 10), samples=(2, 20), seeds=(0, 1, 2),
         validation_samples=10, test_samples=10, same_as={"twin": "release"}, points=tuple(points),
@@ -81,10 +82,11 @@ def report(recipe: Recipe, release: Checkpoint, reference: Checkpoint) -> Report
     )  # fmt: skip
     found = SearchResult(scheme="TU", chosen=release.architecture, reference=reference.architecture, candidates=candidates, questions=1,
                          predictor="0" * 64, source_cosines=(), used=())  # fmt: skip
+    audits = (audit(images(2)),)
     return Report(
         recipe=recipe.model_dump(mode="json"), roles=Roles(source=images(1), targets=(images(2),), names=("source", "target-1")),
         embeddings=(), cosines=(), search=found, subjects=Subjects(release=release, twin=release, reference=reference),
-        audits=(audit(images(2)),), parity="checked", verdict="indicative only",
+        audits=audits, tests=target_tests(("target-1",), audits), parity="checked", verdict="indicative only",
     )  # fmt: skip
 
 
@@ -253,6 +255,11 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str, str]] = {
     "a kinder verdict": (lambda t: t["audits"][0]["verdict"].update(word="delays"), "figures", "verdict.word"),
     "a better accuracy": (lambda t: t["subjects"]["release"].update(test_accuracy=0.9), "figures", "release.test_accuracy"),
     "a kinder verdict over all": (lambda t: t.update(verdict="protects under this suite"), "figures", "verdict: the report says"),
+    "another p": (lambda t: t["tests"][0].update(p=0.2), "figures", "tests.0.p: the report says 0.2"),
+    "a test left out": (lambda t: t.update(tests=[]), "figures", "tests: the report says []"),
+    "a smaller cost": (
+        lambda t: t["audits"][0]["measures"]["flops_to_90"].update(reference=1.0), "figures", "flops_to_90.reference: the report says 1.0"
+    ),
     "another rank gap": (lambda t: t["search"]["candidates"][1].update(rank_gap=99.0), "figures", "search.candidates.1.rank_gap"),
     "a hidden reference": (rename_reference, "figures", "reference is said to be release, which is another network"),
     "an accuracy above 1": (lambda t: t["audits"][0]["points"][0].update(val_accuracy=1.5), "report", "val_accuracy"),

@@ -18,7 +18,7 @@ from lockforge.records import AttackPoint, ImageSet, Subjects, TransferAudit
 from lockforge.runs import Work, stage
 
 
-@stage(version=2)
+@stage(version=3)
 def audit_transfer(subjects: Subjects, source: ImageSet, target: ImageSet, recipe: AuditRecipe, *, work: Work) -> TransferAudit:
     """Attack the release, what it is compared with, and empty networks, with images of the target; measure what the lock removed.
 
@@ -30,7 +30,7 @@ def audit_transfer(subjects: Subjects, source: ImageSet, target: ImageSet, recip
     brake = Brake()
     scene = set_scene(source, target, recipe, work, brake)
     points = run_all(plan_jobs(starts, scene), Ledger(work.folder), work, brake)
-    measures = measure(points, same_as)
+    measures = measure(points, same_as, test_samples=len(scene.test))
     return TransferAudit(
         target=target.digest,
         suite=recipe.suite,

@@ -2,7 +2,8 @@
 
 Words: x, training images the thief has (1 or more, all classes together); y, accuracy in [0, 1]; A, area over ln x (natural log), so that
 A / ln(x_max / x_min) is a mean accuracy; s, seeds. A *start* is what the thief starts from, an *attacker* is how he trains, a *setting*
-is one configuration of an attacker. Everything is a function of the points, whatever their order: `verify` computes it again.
+is one configuration of an attacker. Points with more than one budget belong to no curve (see `costs.py`). Everything is a function of
+the points, whatever their order: `verify` computes it again.
 """
 
 import math
@@ -12,9 +13,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from lockforge.errors import IntegrityError
+from lockforge.evidence.costs import check_budgets, operations_to_reach
 from lockforge.evidence.statistics import fieller, mean, t_interval
 from lockforge.records import AttackPoint, AuditVerdict, Envelope, Estimate, LearningCurve, Measures, SlcArea, Start
 
+# Every audit has these starts; it may have `public:NAME` beside them.
 STARTS: tuple[Start, ...] = ("release", "twin", "reference", "scratch_release", "scratch_reference", "dummy")
 SCRATCH: tuple[Start, ...] = ("scratch_release", "scratch_reference")
 ENVELOPES: Mapping[str, tuple[Start, ...]] = {
@@ -27,9 +30,10 @@ ENVELOPES: Mapping[str, tuple[Start, ...]] = {
 WORTH_PROTECTING = 0.02  # least mean advantage of the unlocked model, in accuracy, for R to be defined
 PROTECTS = 0.75  # least lower bound of R for "protects under this suite"
 DUMMY_MARGIN = 0.05  # how far the interval of the dummy's R may lie from 1
-WORST_FIRST = ("no protection", "indicative only", "delays", "nothing to protect", "protects under this suite")
+ENOUGH = 0.95  # least share of what an attacker reaches with more budget that he must reach with one
+WORST_FIRST = ("no protection", "indicative only", "delays", "moot", "nothing to protect", "protects under this suite")
 
-_GridValue = tuple[int, int]  # images per class (0 is all), images in all
+_GridValue = tuple[int, int]  # images per class (0 is all, or at every point no such number), images in all
 
 
 def area(samples: Sequence[float], accuracy: Sequence[float]) -> float:
@@ -54,15 +58,17 @@ def area(samples: Sequence[float], accuracy: Sequence[float]) -> float:
 
 
 def choose(points: Sequence[AttackPoint]) -> tuple[AttackPoint, ...]:
-    """The setting that validation chooses for each start, attacker, grid value and seed; of equal ones the first by `setting` as text.
+    """The setting that validation chooses for each start, attacker, grid value, seed and budget; of equal ones the first by name.
 
     Test accuracies are not looked at, so the audit calls this first and touches the test split for these points only.
 
-    Returns: ordered by start (as in `STARTS`), attacker, images, seed.
+    Returns: ordered by start (as in `STARTS`, then public ones by name), attacker, images, seed, budget.
     """
-    best: dict[tuple[int, str, int, int, int], AttackPoint] = {}
+    order = {start: rank for rank, start in enumerate(STARTS)}
+    best: dict[tuple[int, str, str, int, int, int, int], AttackPoint] = {}
     for point in sorted(points, key=lambda point: point.setting):
-        key = (STARTS.index(point.start), point.attacker, point.samples, point.images_per_class, point.seed)
+        rank = order.get(point.start, len(STARTS))
+        key = (rank, point.start, point.attacker, point.samples, point.images_per_class, point.seed, point.budget)
         if key not in best or point.val_accuracy > best[key].val_accuracy:
             best[key] = point
     return tuple(best[key] for key in sorted(best))
@@ -70,11 +76,15 @@ def choose(points: Sequence[AttackPoint]) -> tuple[AttackPoint, ...]:
 
 @dataclass(frozen=True)
 class _Table:
-    """Chosen points on one grid: `cells[start, attacker][i, s]` at the i-th grid value and s-th seed."""
+    """Chosen points on one grid: `cells[start, attacker][i, s]` at the i-th grid value and s-th seed, in one budget.
+
+    `spent[start, attacker][i, s]` are the operations of all settings that were tried there.
+    """
 
     samples: tuple[int, ...]
     seeds: int
     cells: Mapping[tuple[Start, str], Mapping[tuple[int, int], AttackPoint]]
+    spent: Mapping[tuple[Start, str], Mapping[tuple[int, int], float]]
     same_as: Mapping[Start, Start]
 
     @property
@@ -106,6 +116,17 @@ class _Table:
         grid = range(len(self.samples))
         return LearningCurve(samples=self.samples, accuracy=tuple(tuple(accuracy(i, s) for s in range(self.seeds)) for i in grid))
 
+    def envelope(self, starts: Sequence[Start]) -> LearningCurve:
+        """What a thief gets who may use any of these starts with any attacker."""
+        return self.curve([(start, attacker) for start in starts for attacker in self.attackers(start)])
+
+    def operations(self, starts: Sequence[Start], goal: float) -> float | None:
+        """What it costs to reach an accuracy: one attacker with all his settings, from one of these starts, at one grid value."""
+        rows = self.cells.keys() & {(self.own(start), attacker) for start in starts for attacker in self.attackers(start)}
+        seeds, grid = range(self.seeds), range(len(self.samples))
+        places = (([_tested(self.cells[row][i, s]) for s in seeds], [self.spent[row][i, s] for s in seeds]) for row in rows for i in grid)
+        return operations_to_reach(places, goal)
+
 
 def _tested(point: AttackPoint) -> float:
     if point.test_accuracy is None:
@@ -114,15 +135,13 @@ def _tested(point: AttackPoint) -> float:
 
 
 def name_of(point: AttackPoint) -> str:
-    """A point in words: start, attacker, setting, images and seed."""
-    return f"{point.start}:{point.attacker} [{point.setting}] at {point.samples} images, seed {point.seed}"
+    """A point in words: start, attacker, setting, images, seed, and the budgets where they are several."""
+    budgets = f", {point.budget} budgets" if point.budget > 1 else ""
+    return f"{point.start}:{point.attacker} [{point.setting}] at {point.samples} images, seed {point.seed}{budgets}"
 
 
 def _table(points: Sequence[AttackPoint], same_as: Mapping[Start, Start]) -> _Table:
-    """Sort the chosen points onto one grid, or say why there is none."""
-    names = {(point.start, point.attacker, point.setting, point.samples, point.seed) for point in points}
-    if len(names) != len(points):
-        raise IntegrityError(f"{len(points) - len(names)} attack points are there twice")
+    """Sort the chosen points of one budget onto one grid, or say why there is none."""
     owners = {point.start for point in points}
     missing = [start for start in STARTS if same_as.get(start, start) not in owners]
     doubled = sorted(owners & same_as.keys())
@@ -139,7 +158,11 @@ def _table(points: Sequence[AttackPoint], same_as: Mapping[Start, Start]) -> _Ta
     _check_grid(grid, seeds, rows)
     index = {(value, seed): (i, s) for i, value in enumerate(grid) for s, seed in enumerate(seeds)}
     cells = {row: {index[place]: point for place, point in found.items()} for row, found in rows.items()}
-    return _Table(samples=tuple(samples for _, samples in grid), seeds=len(seeds), cells=cells, same_as=same_as)
+    costs: dict[tuple[Start, str], dict[tuple[int, int], list[float]]] = defaultdict(lambda: defaultdict(list))
+    for point in points:
+        costs[point.start, point.attacker][index[(point.images_per_class, point.samples), point.seed]].append(point.flops)
+    spent = {row: {place: math.fsum(each) for place, each in found.items()} for row, found in costs.items()}
+    return _Table(samples=tuple(samples for _, samples in grid), seeds=len(seeds), cells=cells, spent=spent, same_as=same_as)
 
 
 def _check_grid(
@@ -151,50 +174,74 @@ def _check_grid(
     uneven = [f"{start}:{attacker}" for (start, attacker), found in sorted(rows.items()) if found.keys() != full]
     if uneven:
         raise IntegrityError(f"curves on different grids or seeds cannot be compared: {', '.join(uneven)} differ from {min(rows)[0]}'s")
-    per_class = [images or math.inf for images, _ in grid]
-    samples = [count for _, count in grid]
-    if len(grid) < 2 or samples[0] < 1 or any(b <= a for line in (per_class, samples) for a, b in pairwise(line)):
+    if not rises(grid):
         raise IntegrityError(f"the grid must rise strictly from 1 image over two or more values: {list(grid)} (images a class, images)")
 
 
-def measure(points: Sequence[AttackPoint], same_as: Mapping[Start, Start] | None = None) -> Measures:
+def rises(grid: Sequence[tuple[int, int]]) -> bool:
+    """Whether a grid of (images per class, images) rises strictly from one image over two or more values.
+
+    0 images per class are all of them, and so the last; where every value has 0, the grid is one of fractions and only images count.
+
+    >>> rises([(1, 10), (5, 50), (0, 2000)]), rises([(0, 20), (0, 200)]), rises([(0, 20), (1, 200)])
+    (True, True, False)
+    """
+    samples = [float(count) for _, count in grid]
+    per_class = [images or math.inf for images, _ in grid]
+    lines = (samples, per_class) if any(images for images, _ in grid) else (samples,)
+    return len(grid) > 1 and samples[0] >= 1 and all(a < b for line in lines for a, b in pairwise(line))
+
+
+def measure(points: Sequence[AttackPoint], same_as: Mapping[Start, Start] | None = None, *, test_samples: int) -> Measures:
     """Everything that follows from the points: envelopes, SLC-AUC, advantage removed, gap, cost.
 
     Envelopes (a thief who may use these starts, choosing by validation at each grid value and seed): release W, reference V, twin U,
-    scratch C, dummy D; all but C also hold both scratches, since a thief can start over.
+    scratch C, dummy D; all but C also hold both scratches, since a thief can start over. Where there are public starts, outside O is
+    the two scratches and these; no other envelope holds them.
 
     Args: points: every fitted setting. same_as: starts that are the same network as another and have no points of their own, for
-    instance {"twin": "release"} for a release without a weight lock.
+    instance {"twin": "release"} for a release without a weight lock. test_samples: images that every test accuracy was taken on.
     Raises: IntegrityError: starts or test accuracies are missing, or the curves are not on one strictly rising grid.
     """
-    table = _table(points, same_as or {})
-    curves = {name: table.curve([(start, a) for start in starts for a in table.attackers(start)]) for name, starts in ENVELOPES.items()}
-    slc = _slc_areas(table)
-    release = [entry for entry in slc if entry.start == "release"]
-    worst = min(release, key=lambda entry: (-(entry.normalised.mean or 0.0), entry.attacker))
+    names = {(point.start, point.attacker, point.setting, point.samples, point.seed, point.budget) for point in points}
+    if len(names) != len(points):
+        raise IntegrityError(f"{len(points) - len(names)} attack points are there twice")
+    table = _table([point for point in points if point.budget == 1], same_as or {})
+    public = tuple(sorted({start for start, _ in table.cells} - set(STARTS)))
+    envelopes = {**ENVELOPES, **({"outside": (*SCRATCH, *public)} if public else {})}
+    curves = {name: table.envelope(starts) for name, starts in envelopes.items()}
+    slc = _slc_areas(table, public)
+    worst = min((entry for entry in slc if entry.start == "release"), key=lambda entry: (-(entry.normalised.mean or 0.0), entry.attacker))
     last = [tuple(curves[name].accuracy[-1]) for name in ("reference", "release")]
+    goal = 0.9 * mean(curves["reference"].accuracy[-1])
     same = table.own("twin") == table.own("release")
     no_lock = Estimate(
         mean=0.0, low=0.0, high=0.0, per_seed=(0.0,) * table.seeds, reason="the release has no weight lock: it is its own twin"
     )
     return Measures(
-        envelopes=tuple(Envelope(name=name, starts=starts, curve=curves[name]) for name, starts in ENVELOPES.items()),
+        envelopes=tuple(Envelope(name=name, starts=starts, curve=curves[name]) for name, starts in envelopes.items()),
         slc=slc,
+        worth=advantage(curves["reference"], curves["scratch"]),
+        kept=advantage(curves["release"], curves["scratch"]),
+        worth_beyond_public=advantage(curves["reference"], curves["outside"]) if public else None,
         removed_vs_reference=removed(curves["release"], curves["reference"], curves["scratch"]),
         removed_vs_twin=no_lock if same else removed(curves["release"], curves["twin"], curves["scratch"]),
         removed_by_dummy=removed(curves["dummy"], curves["reference"], curves["scratch"]),
         worst_attacker=f"{worst.start}:{worst.attacker}",
         accuracy_gap=t_interval([unlocked - locked for unlocked, locked in zip(*last, strict=True)]),
-        samples_to_90=_samples_to_90(curves),
+        samples_to_90={name: samples_to_reach(curve, goal) for name, curve in curves.items()},
+        flops_to_90={name: table.operations(starts, goal) for name, starts in envelopes.items()},
+        budget_checks=check_budgets(choose(points)),
+        image_sd=image_deviation(curves["release"], curves["scratch"], test_samples),
     )
 
 
-def _slc_areas(table: _Table) -> tuple[SlcArea, ...]:
+def _slc_areas(table: _Table, public: tuple[Start, ...]) -> tuple[SlcArea, ...]:
     """SLC-AUC = A(start, attacker) - A(scratch on the released architecture, its attackers chosen by validation), per seed."""
     scratch = areas(table.curve([("scratch_release", attacker) for attacker in table.attackers("scratch_release")]))
     found = []
     starts: tuple[Start, ...] = ("release", "twin", "reference", "dummy")
-    for start in starts:
+    for start in (*starts, *public):
         for attacker in table.attackers(start):
             own = areas(table.curve([(start, attacker)]))
             gains = [mine - empty for mine, empty in zip(own, scratch, strict=True)]
@@ -238,10 +285,29 @@ def removed(released: LearningCurve, unlocked: LearningCurve, scratch: LearningC
     return Estimate(mean=1 - kept.mean, low=1 - kept.high, high=1 - kept.low, per_seed=tuple(1 - share for share in kept.per_seed))
 
 
-def _samples_to_90(curves: Mapping[str, LearningCurve]) -> dict[str, float | None]:
-    """Images each envelope needs for 90 % of what the unlocked model reaches with all of them; mean curves, straight lines over ln x."""
-    goal = 0.9 * mean(curves["reference"].accuracy[-1])
-    return {name: samples_to_reach(curve, goal) for name, curve in curves.items()}
+def image_deviation(released: LearningCurve, scratch: LearningCurve, images: int) -> float:
+    """What the finite test split adds to the mean advantage of one envelope over another, as a standard deviation in accuracy.
+
+    Each test accuracy y is binomial: its images are drawn independently, and its variance is y (1 - y) / images. The points of one
+    curve, at all grid values and seeds, are taken to err together, since they are tested on the same images: the deviation of a curve's
+    mean is the mean of its points', A(sqrt(y (1 - y) / images)) / ln(x_max / x_min). The two curves are taken to err independently.
+    Both can only make it too large, as long as images that are hard for one of the two are not the easy ones of the other.
+
+    Raises: IntegrityError: no images.
+
+    >>> half = LearningCurve(samples=(1, 10), accuracy=((0.5,), (0.5,)))
+    >>> round(image_deviation(half, half, 50), 3)  # sqrt(.25 / 50 + .25 / 50)
+    0.1
+    """
+    if images < 1:
+        raise IntegrityError("test accuracies need test images, of which there are said to be none")
+    span = math.log(released.samples[-1] / released.samples[0])
+
+    def of(curve: LearningCurve) -> float:
+        rows = [[math.sqrt(y * (1 - y) / images) for y in row] for row in curve.accuracy]
+        return area(curve.samples, [mean(row) for row in rows]) / span
+
+    return math.hypot(of(released), of(scratch))
 
 
 def samples_to_reach(curve: LearningCurve, goal: float) -> float | None:
@@ -274,27 +340,57 @@ def in_words(estimate: Estimate) -> str:
     return f"{estimate.mean:.3f} (95 % interval {estimate.low:.3f} to {estimate.high:.3f}, {len(estimate.per_seed)} seeds)"
 
 
-def verdict(measures: Measures, suite: str) -> AuditVerdict:
+def verdict(measures: Measures, suite: str, skipped: Sequence[str] = ()) -> AuditVerdict:
     """What the figures allow to say; the lower end of R against the reference decides, since the claim is the owner's to prove.
 
-    In this order: R undefined, "nothing to protect"; lower end <= 0, "no protection"; 1 farther than `DUMMY_MARGIN` from the interval of
-    the dummy's R, or suite `quick`, "indicative only"; lower end >= `PROTECTS`, "protects under this suite"; else "delays".
+    In this order: R undefined, "nothing to protect"; lower end of what the unlocked model is worth beyond public weights <= 0, "moot";
+    lower end of R <= 0, "no protection"; 1 farther than `DUMMY_MARGIN` from the interval of the dummy's R, suite `quick` or attackers
+    skipped, "indicative only"; lower end < `PROTECTS`, or an attack that more budget takes further than `ENOUGH` allows, "delays"; else
+    "protects under this suite".
     """
-    figure, dummy = measures.removed_vs_reference, measures.removed_by_dummy
+    figure, dummy, beyond = measures.removed_vs_reference, measures.removed_by_dummy, measures.worth_beyond_public
     if figure.low is None or figure.high is None:
         return AuditVerdict(word="nothing to protect", reason=figure.reason)
     said = f"advantage removed against the reference {in_words(figure)}"
+    if beyond is not None and (beyond.low is None or beyond.low <= 0):
+        found = f"the unlocked model's mean advantage over public weights is {in_words(beyond)}"
+        return AuditVerdict(word="moot", reason=f"public weights do as well: {found}, its lower end is not above 0; {said}")
     if figure.low <= 0:
         return AuditVerdict(word="no protection", reason=f"{said}: its lower end is not above 0")
+    doubt = _doubt(dummy, suite, skipped)
+    if doubt:
+        return AuditVerdict(word="indicative only", reason=said + doubt)
+    if figure.low < PROTECTS:
+        return AuditVerdict(word="delays", reason=f"{said}: its lower end is above 0 and below {PROTECTS}")
+    short = _short_of_budget(measures)
+    return AuditVerdict(word="delays" if short else "protects under this suite", reason=f"{said}: its lower end reaches {PROTECTS}{short}")
+
+
+def _doubt(dummy: Estimate, suite: str, skipped: Sequence[str]) -> str:
+    """Why an audit can only indicate; empty where it can say more."""
     if dummy.low is None or dummy.high is None or not dummy.low - DUMMY_MARGIN <= 1 <= dummy.high + DUMMY_MARGIN:
-        return AuditVerdict(
-            word="indicative only", reason=f"{said}, but an empty network, for which it must be 1, gets {in_words(dummy)}: the audit is off"
-        )
+        return f", but an empty network, for which it must be 1, gets {in_words(dummy)}: the audit is off"
     if suite == "quick":
-        return AuditVerdict(word="indicative only", reason=f"{said}; the quick suite has too few attackers to say more")
-    if figure.low >= PROTECTS:
-        return AuditVerdict(word="protects under this suite", reason=f"{said}: its lower end reaches {PROTECTS}")
-    return AuditVerdict(word="delays", reason=f"{said}: its lower end is above 0 and below {PROTECTS}")
+        return "; the quick suite has too few attackers to say more"
+    return f"; attackers that a thief could make were skipped: {'; '.join(skipped)}" if skipped else ""
+
+
+def _short_of_budget(measures: Measures) -> str:
+    """Where the best attack with more budget leaves the release's envelope too far behind; empty where one budget is enough.
+
+    The best is the best on test, which errs on the side of the thief.
+    """
+    released = next(envelope for envelope in measures.envelopes if envelope.name == "release")
+    reached = {samples: mean(row) for samples, row in zip(released.curve.samples, released.curve.accuracy, strict=True)}
+    mine = [check for check in measures.budget_checks if check.start in released.starts and check.samples in reached]
+    far = [check for check in mine if ENOUGH * check.with_more > reached[check.samples]]
+    if not far:
+        return ""
+    worst = max(far, key=lambda check: check.with_more - reached[check.samples] / ENOUGH)
+    return (
+        f", but {worst.start}:{worst.attacker} with {worst.factor} budgets reaches {worst.with_more:.3f} at {worst.samples} images, "
+        f"where the release's envelope is at {reached[worst.samples]:.3f}: one budget is too small to say that it protects"
+    )
 
 
 def overall(verdicts: Sequence[AuditVerdict]) -> str:

@@ -10,13 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lockforge.errors import IntegrityError
-from lockforge.evidence.curves import SCRATCH, choose, measure, name_of, verdict
-from lockforge.records import Checkpoint, Start, Subjects, TransferAudit
+from lockforge.evidence.curves import SCRATCH, STARTS, choose, measure, name_of, rises, verdict
+from lockforge.records import AttackPoint, Checkpoint, Estimate, Start, Subjects, TransferAudit
 
 TOLERANCE = 1e-9  # on recomputed figures; another machine's logarithm may differ in the last bit
 _WHOLE = 0.01  # images: how far accuracy x images may lie from a whole number, for accuracies once held in float32
 
 HEAD_ONLY = "linear-probe"
+_DIVERGED = " (diverged)"  # said after the name of a setting
+
+_Place = tuple[str, str, int, int]  # start, attacker, images, seed
 
 
 def faults_of(audit: TransferAudit) -> tuple[str, ...]:
@@ -24,13 +27,14 @@ def faults_of(audit: TransferAudit) -> tuple[str, ...]:
     outside = tuple(_outside(audit))
     if outside:
         return outside
-    faults = [*_uncountable(audit), *_wrong_grid(audit), *_unequal_rules(audit), *_tested_by_choice(audit)]
+    faults = [*_uncountable(audit), *_wrong_grid(audit), *_beyond(audit), *_unequal_settings(audit), *_unequal_budgets(audit)]
+    faults += [*_unequal_checks(audit), *_tested_by_choice(audit)]
     try:
-        found = measure(audit.points, audit.same_as)
+        found = measure(audit.points, audit.same_as, test_samples=audit.test_samples)
     except IntegrityError as error:
         return tuple(dict.fromkeys((*faults, error.message)))
     faults += unlike(audit.measures.model_dump(), found.model_dump(), "measures")
-    faults += unlike(audit.verdict.model_dump(), verdict(found, audit.suite).model_dump(), "verdict")
+    faults += unlike(audit.verdict.model_dump(), verdict(found, audit.suite, audit.skipped).model_dump(), "verdict")
     return tuple(dict.fromkeys(faults))
 
 
@@ -43,53 +47,142 @@ def _accuracies(audit: TransferAudit) -> Iterator[tuple[str, float, int]]:
 
 
 def _outside(audit: TransferAudit) -> Iterator[str]:
-    return (f"{name} {accuracy} is not in [0, 1]" for name, accuracy, _ in _accuracies(audit) if not 0 <= accuracy <= 1)
+    yield from (f"{name} {accuracy} is not in [0, 1]" for name, accuracy, _ in _accuracies(audit) if not 0 <= accuracy <= 1)
+    yield from (f"{name_of(point)}: {point.flops} operations are below 0" for point in audit.points if not point.flops >= 0)
 
 
 def _uncountable(audit: TransferAudit) -> Iterator[str]:
     """Accuracies that no count of right answers among so many images can give."""
     for name, accuracy, images in _accuracies(audit):
-        if abs(accuracy * images - round(accuracy * images)) > _WHOLE:
+        if images < 1 or abs(accuracy * images - round(accuracy * images)) > _WHOLE:
             yield f"{name} {accuracy} is not a share of {images} images"
 
 
 def _wrong_grid(audit: TransferAudit) -> Iterator[str]:
-    """Points on another grid or with other seeds than the audit says, start by start."""
-    if len(audit.grid) != len(audit.samples) or len(set(audit.seeds)) != len(audit.seeds):
+    """Points on another grid or with other seeds than the audit says, start by start; a grid that cannot be one."""
+    grid = tuple(zip(audit.grid, audit.samples, strict=False))
+    uneven = len(audit.grid) != len(audit.samples) or any(images and images * audit.classes != count for images, count in grid)
+    if uneven or len(set(audit.seeds)) != len(audit.seeds) or not rises(grid):
         yield f"the audit's own grid is malformed: {list(audit.grid)}, {list(audit.samples)}, seeds {list(audit.seeds)}"
         return
-    wanted = {(images, samples, seed) for images, samples in zip(audit.grid, audit.samples, strict=True) for seed in audit.seeds}
+    wanted = {(images, samples, seed) for images, samples in grid for seed in audit.seeds}
     places: dict[str, set[tuple[int, int, int]]] = defaultdict(set)
+    more: dict[str, set[tuple[int, int, int]]] = defaultdict(set)
     for point in audit.points:
-        places[f"{point.start}:{point.attacker}"].add((point.images_per_class, point.samples, point.seed))
-    for name, found in sorted(places.items()):
-        if found != wanted:
+        of_budget = places if point.budget == 1 else more
+        of_budget[f"{point.start}:{point.attacker}"].add((point.images_per_class, point.samples, point.seed))
+    for name in sorted({*places, *more}):
+        if places[name] != wanted or not more[name] <= wanted:
             yield f"{name} is on another grid or has other seeds than the audit says"
 
 
-def _unequal_rules(audit: TransferAudit) -> Iterator[str]:
-    """Other settings at one place than at another, fewer settings for an empty network than for an attacker, or unequal budgets."""
-    settings: dict[tuple[str, str], dict[tuple[int, int], list[str]]] = defaultdict(lambda: defaultdict(list))
-    for point in audit.points:
-        settings[point.start, point.attacker][point.samples, point.seed].append(point.setting)
-    for (start, attacker), places in sorted(settings.items()):
-        tried = {tuple(sorted(names)) for names in places.values()}
-        if len(tried) > 1:
+def _beyond(audit: TransferAudit) -> Iterator[str]:
+    """Stated figures that no points can give: areas above ln(x_max / x_min), differences of accuracies above 1, curves on other grids."""
+    measures = audit.measures
+    yield from (
+        f"envelope {one.name} is on another grid than the audit" for one in measures.envelopes if one.curve.samples != audit.samples
+    )
+    figures: list[tuple[str, Estimate | None, float]] = [
+        (name, getattr(measures, name), 1.0) for name in ("worth", "kept", "worth_beyond_public", "accuracy_gap")
+    ]
+    for row in measures.slc:
+        figures.append((f"normalised SLC-AUC of {row.start}:{row.attacker}", row.normalised, 1.0))
+        if len(audit.samples) > 1 and audit.samples[0] > 0:
+            figures.append((f"SLC-AUC of {row.start}:{row.attacker}", row.area, math.log(audit.samples[-1] / audit.samples[0])))
+    for name, figure, most in figures:
+        values = () if figure is None or figure.mean is None else (figure.mean, *figure.per_seed)
+        if any(abs(value) > most + TOLERANCE for value in values):
+            yield f"{name}: {max(values, key=abs):.6g} is beyond {most:.6g}, the most that this grid allows"
+
+
+def _places(points: Sequence[AttackPoint]) -> Mapping[_Place, tuple[AttackPoint, ...]]:
+    """The points of each place, which is one attacker from one start at one grid value with one seed."""
+    found: dict[_Place, list[AttackPoint]] = defaultdict(list)
+    for point in points:
+        found[point.start, point.attacker, point.samples, point.seed].append(point)
+    return {place: tuple(tried) for place, tried in found.items()}
+
+
+def _settings(tried: Sequence[AttackPoint]) -> tuple[str, ...]:
+    """The settings of some points by name, whether or not they diverged."""
+    return tuple(sorted(point.setting.removesuffix(_DIVERGED) for point in tried))
+
+
+def _one_budget(audit: TransferAudit) -> Mapping[_Place, tuple[AttackPoint, ...]]:
+    return _places([point for point in audit.points if point.budget == 1])
+
+
+def _unequal_settings(audit: TransferAudit) -> Iterator[str]:
+    """Other settings at one place than at another, or from one start than from another; attackers that left a start alone.
+
+    Public starts may lack attackers, since not every attack can be made on any network.
+    """
+    tried: dict[tuple[str, str], set[tuple[str, ...]]] = defaultdict(set)
+    for (start, attacker, _, _), points in _one_budget(audit).items():
+        tried[start, attacker].add(_settings(points))
+    by_attacker: dict[tuple[str, bool], dict[str, set[str]]] = defaultdict(dict)
+    for (start, attacker), found in sorted(tried.items()):
+        if len(found) > 1:
             yield f"{start}:{attacker} tries other settings at some places than at others"
-        twice = sorted(name for name, count in Counter(next(iter(tried))).items() if count > 1)
+        twice = sorted(name for name, count in Counter(next(iter(found))).items() if count > 1)
         if twice:
             yield f"{start}:{attacker} tries the setting {twice[0]} twice"
-    by_attacker: dict[str, dict[str, set[str]]] = defaultdict(dict)
-    for (start, attacker), places in settings.items():
-        by_attacker[attacker][start] = {name for names in places.values() for name in names}
-    for attacker, starts in sorted(by_attacker.items()):
-        rivals = {start: names for start, names in starts.items() if start not in SCRATCH}
-        if len({frozenset(names) for names in rivals.values()}) > 1:
-            yield f"{attacker} tries other settings on some starts than on others: {', '.join(sorted(rivals))}"
-    for of_heads in (True, False):  # a linear probe's steps do not pass through the network: it has a number of its own
-        steps = sorted({point.steps for point in audit.points if (point.attacker == HEAD_ONLY) == of_heads})
-        if len(steps) > 1:
-            yield f"budgets differ: {', '.join(str(number) for number in steps)} steps"
+        by_attacker[attacker, start in SCRATCH][start] = {name for names in found for name in names}
+    for (attacker, empty), starts in sorted(by_attacker.items()):
+        if len({frozenset(names) for names in starts.values()}) > 1:
+            yield f"{attacker} tries other settings on some starts than on others: {', '.join(sorted(starts))}"
+        spared = sorted({start for start, _ in tried if start in STARTS and (start in SCRATCH) == empty} - starts.keys())
+        if spared:
+            yield f"{attacker} left out {', '.join(spared)}, so the starts were not treated alike"
+
+
+def _unequal_budgets(audit: TransferAudit) -> Iterator[str]:
+    """Other steps for an attacker at one place than at another with as many images, or fewer steps for starting over than for an attacker.
+
+    Successive halving gives a place's settings unequal steps, and each place may favour another setting: what must be equal are the
+    steps themselves, whoever got them. A linear probe's do not pass through the network and are held against its own alone.
+    """
+    shares: dict[tuple[str, int, bool], set[tuple[int, ...]]] = defaultdict(set)
+    empty: dict[tuple[str, int, int], int] = defaultdict(int)
+    most: dict[tuple[int, int], tuple[int, str]] = {}
+    for (start, attacker, samples, seed), tried in _one_budget(audit).items():
+        steps = tuple(sorted(point.steps for point in tried))
+        shares[attacker, samples, start in SCRATCH].add(steps)
+        if attacker == HEAD_ONLY:
+            continue
+        if start in SCRATCH:
+            empty[start, samples, seed] += sum(steps)
+        else:
+            most[samples, seed] = max(most.get((samples, seed), (0, "")), (sum(steps), attacker))
+    for (attacker, samples, _), kinds in sorted(shares.items()):
+        totals = sorted({sum(steps) for steps in kinds})
+        if len(kinds) > 1:
+            said = f"{', '.join(map(str, totals))} steps" if len(totals) > 1 else f"{totals[0]} steps, shared out otherwise at some places"
+            yield f"{attacker} at {samples} images: budgets differ: {said}"
+    for (start, samples, seed), steps_of_all in sorted(empty.items()):
+        wanted, attacker = most.get((samples, seed), (0, ""))
+        if steps_of_all < wanted:
+            yield f"{start} at {samples} images: starting over got {steps_of_all} steps, fewer than the {wanted} of {attacker}"
+
+
+def _unequal_checks(audit: TransferAudit) -> Iterator[str]:
+    """Points with more budget that do not show what more budget does: nothing beside them, other settings, or too few steps.
+
+    Budgets are whole steps, so each setting of a halved budget may have lost one to rounding.
+    """
+    base = _one_budget(audit)
+    for budget in sorted({point.budget for point in audit.points if point.budget > 1}):
+        for place, tried in sorted(_places([point for point in audit.points if point.budget == budget]).items()):
+            start, attacker, samples, seed = place
+            said = f"{start}:{attacker} at {samples} images, seed {seed}: {budget} budgets"
+            if place not in base:
+                yield f"{said}, but nobody tried one"
+                continue
+            had, got = sum(point.steps for point in base[place]), sum(point.steps for point in tried)
+            if _settings(tried) != _settings(base[place]):
+                yield f"{said} with other settings than one budget"
+            elif got < budget * (had - len(tried)):
+                yield f"{said} are {got} steps, where one is {had}"
 
 
 def _tested_by_choice(audit: TransferAudit) -> Iterator[str]:

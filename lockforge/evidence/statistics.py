@@ -1,4 +1,4 @@
-"""Intervals over a few seeds, in closed form and without scipy.
+"""Intervals and tests over a few seeds, in closed form and without scipy.
 
 A figure comes from s seeds; each seed redraws subset, split and initialisation, so the s values are independent and an interval over
 them is Student's t with s - 1 degrees of freedom. Values are plain floats; sums are exact (`math.fsum`), so order does not matter.
@@ -7,7 +7,7 @@ them is Student's t with s - 1 degrees of freedom. Values are plain floats; sums
 import math
 from collections.abc import Sequence
 
-from lockforge.records import Estimate
+from lockforge.records import Estimate, TargetTest, TransferAudit
 
 
 def student_t_central(t: float, df: int) -> float:
@@ -112,3 +112,48 @@ def fieller(numerators: Sequence[float], denominators: Sequence[float], level: f
     root = math.sqrt(tilt * tilt + squared * scale * covariance(rests, rests))
     own = tuple(a / b for a, b in pairs) if all(denominators) else ()
     return Estimate(mean=ratio, low=ratio - (tilt + root) / squared, high=ratio + (root - tilt) / squared, per_seed=own)
+
+
+def paired_t_p(lower: Sequence[float], upper: Sequence[float]) -> float:
+    """The one-sided p of a paired t test: how often values whose means are equal would lie so far below their partners, or farther.
+
+    t = mean(d) / (s_d / sqrt(n)) with d = upper - lower, n - 1 degrees of freedom, p = P(T >= t): small where `lower` is below `upper`.
+    A single pair shows nothing: p is 1. Differences that are all the same leave no room for chance: p is 0 when they are above 0, else 1.
+
+    >>> round(paired_t_p([0.1, 0.2, 0.3], [0.3, 0.3, 0.6]), 4)  # t = 2 sqrt 3 with 2 degrees of freedom
+    0.0371
+    """
+    rests = [b - a for a, b in zip(lower, upper, strict=True)]
+    if len(rests) < 2:
+        return 1.0
+    variance = covariance(rests, rests) / len(rests)
+    if not variance:
+        return 0.0 if mean(rests) > 0 else 1.0
+    return max(0.0, (1 - student_t_central(mean(rests) / math.sqrt(variance), len(rests) - 1)) / 2)
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Adjusted p values, in the order given: those at or below q are the discoveries of which at most a share q is false on average.
+
+    With the p values sorted, p_(1) <= ... <= p_(m), the i-th becomes the least m p_(j) / j of all j >= i, at most 1. For independent or
+    positively dependent tests. Benjamini and Hochberg 1995, J. R. Stat. Soc. B 57:289, their step-up rule written as adjusted values.
+
+    >>> benjamini_hochberg([0.04, 0.01, 0.5])
+    (0.06, 0.03, 0.5)
+    """
+    adjusted = [1.0] * len(p_values)
+    least = 1.0
+    for rank, at in reversed(list(enumerate(sorted(range(len(p_values)), key=lambda at: p_values[at]), start=1))):
+        least = min(least, len(p_values) * p_values[at] / rank)
+        adjusted[at] = least
+    return tuple(adjusted)
+
+
+def target_tests(names: Sequence[str], audits: Sequence[TransferAudit]) -> tuple[TargetTest, ...]:
+    """For each target: is the release's mean advantage over scratch below the unlocked model's? Paired over seeds, one-sided.
+
+    Args: names: the targets', one for each audit.
+    """
+    p_values = [paired_t_p(audit.measures.kept.per_seed, audit.measures.worth.per_seed) for audit in audits]
+    adjusted = benjamini_hochberg(p_values)
+    return tuple(TargetTest(target=name, p=p, adjusted=q) for name, p, q in zip(names, p_values, adjusted, strict=True))

@@ -10,6 +10,7 @@ from pathlib import Path
 from lockforge.errors import ResourceError
 from lockforge.evidence.curves import overall
 from lockforge.evidence.manifest import MANIFEST, write_manifest
+from lockforge.evidence.statistics import target_tests
 from lockforge.export.onnx import parity_of, to_onnx
 from lockforge.export.report import page
 from lockforge.export.weights import write_weights
@@ -31,7 +32,7 @@ from lockforge.runs import Files, Work, stage, write_whole, writing
 NOT_ASKED = "not checked: the recipe asks for no ONNX"
 
 
-@stage(version=1)
+@stage(version=2)
 def export_artifact(
     roles: Roles,
     embeddings: tuple[TaskEmbedding, ...],
@@ -64,6 +65,7 @@ def export_artifact(
         search=found,
         subjects=subjects,
         audits=audits,
+        tests=target_tests(roles.target_names, audits),
         parity=parity,
         verdict=overall([audit.verdict for audit in audits]),
     )

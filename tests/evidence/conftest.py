@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lockforge.evidence.curves import choose, measure, verdict
+from lockforge.randomness import numpy_generator
 from lockforge.records import AttackPoint, Start, TransferAudit
 
 GRID: tuple[tuple[int, int], ...] = ((1, 10), (10, 100), (0, 10_000))  # images per class, images in all; ln span = ln 1000
@@ -26,6 +27,7 @@ def simulate_points(
     seeds: int = 3,
     attackers: Sequence[str] = ATTACKERS,
     rates: Sequence[str] = RATES,
+    budget: int = 1,
 ) -> tuple[AttackPoint, ...]:
     """One point for each start, attacker, setting, grid value and seed: validation and test are the truth plus independent normal noise.
 
@@ -36,8 +38,8 @@ def simulate_points(
         return float(np.clip(accuracy + rng.normal(0, noise), 0, 1)) if noise else accuracy
 
     points = [
-        AttackPoint(start=start, attacker=attacker, setting=setting, images_per_class=images, samples=samples, seed=seed, steps=100,
-                    flops=1e9, val_accuracy=seen(curve[i]), test_accuracy=seen(curve[i]))
+        AttackPoint(start=start, attacker=attacker, setting=setting, images_per_class=images, samples=samples, seed=seed, budget=budget,
+                    steps=100 * budget, flops=1e9 * budget, val_accuracy=seen(curve[i]), test_accuracy=seen(curve[i]))
         for start, curve in truth.items() for attacker in attackers for setting in rates
         for i, (images, samples) in enumerate(GRID) for seed in range(seeds)
     ]  # fmt: skip
@@ -48,7 +50,7 @@ def simulate_points(
 @pytest.fixture
 def rng() -> np.random.Generator:
     """The draw of this test."""
-    return np.random.default_rng(20240607)
+    return numpy_generator(20240607, "a thief without networks")
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def flat() -> Truth:
 def audited(rng: np.random.Generator) -> TransferAudit:
     """A faultless audit of `FLAT` without noise; accuracies are tenths, so ten test images can show them."""
     points = simulate_points(FLAT, rng)
-    measures = measure(points)
+    measures = measure(points, test_samples=10)
     return TransferAudit(
         target="0" * 64, suite="quick", suite_version=1, classes=10, grid=tuple(images for images, _ in GRID),
         samples=tuple(samples for _, samples in GRID), seeds=(0, 1, 2), validation_samples=10, test_samples=10, points=points,
