@@ -30,13 +30,14 @@ def two(found: "Comparison", html: Path | None, *, as_json: bool) -> None:
     if as_json:
         answer(found.model_dump(mode="json") | {"comparable": found.comparable, "page": str(html) if html else None})
         return
-    console = console_of(120)
+    console = console_of(132)
     for letter, name, verdict in zip("AB", found.names, found.verdicts, strict=True):
         console.print(f"{letter}  {verdict}  ({name})", style="bold", markup=False, soft_wrap=True)
     groups = [("on the source", found.source), *((f"target {target.name}", target.figures) for target in found.targets)]
     why = {f"target {target.name}": target for target in found.targets}
     for name, rows in groups:
         table = table_of(name, "A", "B", "B minus A")
+        table.columns[0].no_wrap = True
         if target := why.get(name):
             table.add_row("verdict", *target.verdicts, "", style="bold")
         for row in rows:

@@ -12,12 +12,12 @@ from typing import Any
 from lockforge.evidence.statistics import mean
 from lockforge.records import EDGES, Cell, Checkpoint, LearningCurve, Op, TransferAudit
 
-WIDE, PANEL = (640, 300), (480, 320)
-LEFT, RIGHT, TOP, BOTTOM = 66, 30, 14, 50
+WIDE, PANEL = (560, 300), (480, 320)
+LEFT, RIGHT, TOP, BOTTOM = 78, 30, 14, 50
 COLOURS = {"release": "c1", "reference": "c2", "twin": "c3", "scratch": "c4", "dummy": "c5", "outside": "c6"}
 STRONGEST = 5  # attackers with a colour of their own
 NODES = ((40, 60), (150, 20), (150, 100), (260, 60))
-EDGE_BENDS = ((95, 28), (95, 92), (162, 60), (150, 60), (205, 28), (205, 92))
+EDGE_BENDS = ((95, 28), (95, 92), (150, 50), (100, 64), (205, 28), (205, 92))
 SHORT = {Op.none: "none", Op.skip: "skip", Op.conv1x1: "1x1", Op.conv3x3: "3x3", Op.pool3x3: "pool"}
 
 
@@ -136,15 +136,13 @@ def attacker_charts(audit: TransferAudit, found: Mapping[str, Mapping[str, Learn
     charts = {}
     for start, curves in found.items():
         grey = [place.line(name, "other", curve, band=False) for name, curve in curves.items() if name not in ranks]
-        lines = [
-            *(place.line(name, f"a{ranks[name]}", curves[name]) for name in ranks if name in curves),
-            place.line("scratch, the best", "base", envelopes["scratch"], band=False),
-            place.line("the thief's choice (envelope)", "envelope", envelopes[start], band=False),
-        ]
+        best = [place.line(name, f"a{ranks[name]}", curves[name]) for name in ranks if name in curves]
+        below = place.line("the thief's choice (envelope)", "envelope", envelopes[start], band=False)
+        base = place.line("scratch, the best", "base", envelopes["scratch"], band=False)
         text = "; ".join(f"{name} {ends(curve)}" for name, curve in curves.items())
         charts[start] = Chart(
-            lines=(*grey, *lines),
-            key=tuple(lines),
+            lines=(*grey, below, *best, base),
+            key=(*best, below, base),
             others=len(grey),
             across=place.across(),
             up=place.up(),

@@ -14,11 +14,12 @@ from lockforge.evidence.curves import areas
 from lockforge.evidence.manifest import MANIFEST, read_limited
 from lockforge.evidence.statistics import t_interval
 from lockforge.export.charts import pair_chart
-from lockforge.export.report import comparison_page, points, short
+from lockforge.export.report import comparison_page, large, points, short
 from lockforge.records import Checkpoint, Estimate, ImageSet, LearningCurve, Record, Report, TransferAudit
 
 SAID_ELSEWHERE = {"suite", "images_per_class", "fractions", "seeds"}  # keys of the audit recipe that the audit itself tells
 Pair = tuple[TransferAudit, TransferAudit]
+COUNTS = ("images", "operations")
 COMPARED = ("release", "reference", "twin", "scratch", "outside")
 
 
@@ -118,9 +119,10 @@ def said(value: Estimate, unit: str, *, difference: bool = False) -> str:
     ('never', '-0.25')
     """
     if value.mean is None:
-        return value.reason if unit == "images" else "not defined"
-    if unit == "images":
-        return f"{value.mean:+,.0f}" if difference else f"{value.mean:,.0f}"
+        return value.reason if unit in COUNTS else "not defined"
+    if unit in COUNTS:
+        sign = "-" if value.mean < 0 else "+" if difference else ""
+        return sign + (f"{abs(value.mean):,.0f}" if unit == "images" else large(abs(value.mean)))
     if unit == "points" or (unit == "accuracy" and difference):
         return points(value)
     text = short(value)
@@ -185,6 +187,9 @@ def _figures(a: TransferAudit, b: TransferAudit) -> Iterator[Figure]:
     ):
         one, other = (getattr(audit.measures, key) for audit in (a, b))
         yield _figure(name, "ratio", one, other, why="a difference of ratios has no interval here")
+    for name, key in (("worth without a lock", "worth"), ("still worth to the thief", "kept")):
+        one, other = (getattr(audit.measures, key) for audit in (a, b))
+        yield _figure(name, "points", one, other, paired=paired)
     yield _figure("gap, all images: reference - release", "points", a.measures.accuracy_gap, b.measures.accuracy_gap, paired=paired)
     curves = [{envelope.name: envelope.curve for envelope in audit.measures.envelopes} for audit in (a, b)]
     for name in COMPARED:
@@ -193,14 +198,15 @@ def _figures(a: TransferAudit, b: TransferAudit) -> Iterator[Figure]:
         ends, means = ([of(found[name]) for found in curves] for of in (_at_the_end, _over_grid))
         yield _figure(f"{name}: accuracy, all images", "accuracy", *ends, paired=paired)
         yield _figure(f"{name}: mean over the grid", "accuracy", *means, paired=paired)
-        counts = [_count(audit.measures.samples_to_90.get(name)) for audit in (a, b)]
-        yield _figure(f"{name}: images to 90 %", "images", *counts, why="of mean curves: no interval")
+        for unit, key in (("images", "samples_to_90"), ("operations", "flops_to_90")):
+            counts = [_count(getattr(audit.measures, key).get(name)) for audit in (a, b)]
+            yield _figure(f"{name}: {unit} to 90 %", unit, *counts, why="of mean curves: no interval")
 
 
 def _figure(name: str, unit: str, a: Estimate, b: Estimate, *, paired: bool = False, why: str = "other seeds: not paired") -> Figure:
     """B minus A: by seed where both have the same, else of the means alone, with the reason."""
     if a.mean is None or b.mean is None:
-        difference = Estimate(mean=None, reason="–" if unit == "images" else "not defined in one of the two")
+        difference = Estimate(mean=None, reason="–" if unit in COUNTS else "not defined in one of the two")
     elif paired:
         difference = t_interval([y - x for x, y in zip(a.per_seed, b.per_seed, strict=True)])
     else:
@@ -271,6 +277,7 @@ def _means(audit: TransferAudit) -> dict[str, str]:
         "grid, images": _listed(audit.samples),
         "seeds": _listed(audit.seeds),
         "attackers": ", ".join(sorted({point.attacker for point in audit.points})),
+        "skipped": "; ".join(audit.skipped) or "none",
     }
 
 

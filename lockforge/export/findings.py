@@ -17,7 +17,7 @@ ROWS = {
     "release": "release",
     "twin": "twin (no weight lock)",
     "reference": "reference (no lock)",
-    "scratch": "scratch (empty networks)",
+    "scratch": "scratch (empty network)",
     "outside": "public weights or scratch",
 }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from lockforge.evidence.curves import ENOUGH
 from lockforge.export.charts import BOTTOM, LEFT, RIGHT, STRONGEST, TOP, Chart, attacker_charts, drawing, history_chart, transfer_chart
 from lockforge.export.findings import ROWS, Standing, attacker_rows, standings, starts_of, worst_area
 from lockforge.recipe import Recipe, to_yaml
@@ -32,6 +33,8 @@ def page(report: Report, vectors: Sequence[Sequence[float]] | None) -> str:
             quick=any(audit.suite == "quick" for audit in report.audits),
             same_network=report.subjects.release.weights == report.subjects.reference.weights,
             targets=[_target(name, audit) for name, audit in zip(report.roles.target_names, report.audits, strict=True)],
+            enough=ENOUGH,
+            row_words=ROWS,
             matrix_rows=_matrix_rows(report),
             roles=_roles(report),
             history=history_chart(report.subjects.release, report.subjects.reference),
@@ -61,7 +64,7 @@ def _room() -> Environment:
         lstrip_blocks=True,
     )
     room.filters["short"], room.filters["points"], room.filters["large"] = short, points, large
-    room.filters["percent"], room.filters["start_words"] = percent, start_words
+    room.filters["percent"], room.filters["small"], room.filters["start_words"] = percent, small, start_words
     room.globals |= {"margin": (LEFT, RIGHT, TOP, BOTTOM)}
     return room
 
@@ -90,6 +93,15 @@ def points(value: Estimate) -> str:
     if value.low is None or value.high is None:
         return f"{100 * value.mean:+.1f} points"
     return f"{100 * value.mean:+.1f} points [{100 * value.low:+.1f}, {100 * value.high:+.1f}]"
+
+
+def small(value: float) -> str:
+    """A p value: three digits after the point, and the bound below which they are not told.
+
+    >>> small(0.0421), small(0.00002)
+    ('0.042', 'below 0.001')
+    """
+    return f"{value:.3f}" if value >= 0.001 else "below 0.001"
 
 
 def percent(value: float) -> str:
@@ -142,7 +154,7 @@ def _target(name: str, audit: TransferAudit) -> dict[str, Any]:
         "strongest": {name: rank for rank, name in enumerate(next(iter(shown.values()), {}), 1) if rank <= STRONGEST},
         "standings": dict.fromkeys(ROWS) | standings(audit),
         "shades": _shades(standings(audit)),
-        "chosen": [point for point in audit.points if point.test_accuracy is not None],
+        "chosen": [point for point in audit.points if point.test_accuracy is not None and point.budget == 1],
         "worst_area": worst_area(audit),
     }
 

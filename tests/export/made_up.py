@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from lockforge.evidence.curves import choose, measure, overall, verdict
+from lockforge.evidence.statistics import target_tests
 from lockforge.randomness import numpy_generator
 from lockforge.recipe import Recipe
 from lockforge.records import (
@@ -60,6 +61,7 @@ def report(*, targets: dict[str, float] | None = None, suite: str = "standard", 
         search=searched(release, reference),
         subjects=Subjects(release=release, twin=release, reference=reference),
         audits=audits,
+        tests=target_tests(tuple(wanted), audits),
         parity="agree within 1e-05 on 16 inputs",
         verdict=overall([one.verdict for one in audits]),
     )
@@ -131,7 +133,11 @@ def searched(release: Checkpoint, reference: Checkpoint) -> SearchResult:
 def audit(target: ImageSet, share: float, suite: str, seeds: int, attackers: tuple[str, ...]) -> TransferAudit:
     """Learning curves with a head start of .25 for the reference, of which the release keeps 1 - share; attackers differ in strength."""
     rng = numpy_generator(0, target.digest)
-    starts = {"release": 0.25 * (1 - share), "reference": 0.25, "scratch_release": 0.0, "scratch_reference": 0.01, "dummy": 0.0}
+    skipped = ("source-only-repair: no source images were given",) if share < 0.1 else ()
+    public = "public:resnet" if share > 0.5 else None
+    starts = {"release": 0.25 * (1 - share), "reference": 0.25, "scratch_release": 0.0, "scratch_reference": 0.01, "dummy": 0.0} | (
+        {public: 0.1} if public else {}
+    )
     found = []
     for start, head in starts.items():
         empty = start.startswith("scratch")
@@ -144,7 +150,12 @@ def audit(target: ImageSet, share: float, suite: str, seeds: int, attackers: tup
             ]
     chosen = set(choose(found))
     found = [one if one in chosen else one.model_copy(update={"test_accuracy": None}) for one in found]
-    measures = measure(found, {"twin": "release"})
+    found += [
+        one.model_copy(update={"budget": 4, "test_accuracy": min(one.test_accuracy + (0.08 if one.attacker == "regrow" else 0.01), 1.0)})
+        for one in found
+        if one.samples == 100 and one.start == "release" and one.test_accuracy is not None
+    ]
+    measures = measure(found, {"twin": "release"}, test_samples=TESTED)
     return TransferAudit(
         target=target.digest,
         suite=suite,
@@ -157,9 +168,10 @@ def audit(target: ImageSet, share: float, suite: str, seeds: int, attackers: tup
         validation_samples=500,
         test_samples=TESTED,
         same_as={"twin": "release"},
+        skipped=skipped,
         points=tuple(found),
         measures=measures,
-        verdict=verdict(measures, suite),
+        verdict=verdict(measures, suite, skipped),
     )
 
 

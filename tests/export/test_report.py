@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 import pytest
 
 from lockforge.evidence.curves import measure
-from lockforge.export.charts import PANEL, STRONGEST, TOP, Field, attacker_charts, field
+from lockforge.export.charts import LEFT, PANEL, RIGHT, STRONGEST, TOP, Field, attacker_charts, field
 from lockforge.export.findings import attacker_rows, standings
-from lockforge.export.report import page
+from lockforge.export.report import large, page
 from lockforge.records import AttackPoint, LearningCurve, Report
 from tests.export import made_up
 
@@ -66,6 +66,43 @@ def test_every_verdict_with_its_reason_and_every_attacker_is_on_the_page(report:
         assert words.count(attacker) >= len(report.audits)
 
 
+def section(text: str, heading: str) -> str:
+    """The words from the first such heading to the next."""
+    return Words(text.partition(f"<h3>{heading}</h3>")[2].partition("<h3>")[0]).words
+
+
+def test_an_attacker_whose_budget_is_too_small_is_marked(text: str) -> None:
+    """One of twelve reaches much more with four budgets: he alone is marked, and stands first."""
+    said = section(text, "Is one budget enough?")
+    assert said.count("too little") == 1
+    assert "regrow" in said.partition("too little")[0]
+    assert said.count("4 budgets") == len(made_up.ATTACKERS)
+
+
+def test_what_was_skipped_and_the_adjusted_p_are_on_the_page(report: Report, text: str) -> None:
+    """An attacker that could not be tried is named with the reason; every target has its p, raw and adjusted."""
+    words = Words(text).words
+    assert report.audits[0].skipped
+    assert all(why in words for audit in report.audits for why in audit.skipped)
+    said = section(text, "Does the lock take anything away?")
+    for test in report.tests:
+        assert test.target in said
+        assert (f"{test.adjusted:.3f}" if test.adjusted >= 0.001 else "below 0.001") in said
+
+
+def test_the_cost_is_told_for_the_release_beside_reference_and_scratch(report: Report, text: str) -> None:
+    """Images and operations as the measures have them; a start that is the release itself has no line of its own."""
+    said = section(text, "What it costs to break")
+    measures = report.audits[0].measures
+    for name in ("release", "reference", "scratch"):
+        images, operations = measures.samples_to_90[name], measures.flops_to_90[name]
+        assert images is not None
+        assert operations is not None
+        assert f"{images:,.0f}" in said
+        assert large(operations) in said
+    assert "twin" not in said
+
+
 def test_a_name_is_text_and_never_markup() -> None:
     """A target called like a tag does not become one."""
     text = page(made_up.report(targets={"<script>alert(1)</script>": 0.5}, attackers=2), [])
@@ -98,7 +135,7 @@ def test_the_setting_chosen_most_often_is_the_one_counted() -> None:
     base = made_up.report(targets={"t": 0.5}, attackers=2).audits[0]
     larger = points[0].model_copy(update={"setting": "c", "budget": 4, "test_accuracy": 1.0})
     grid = {"grid": (10, 20, 40), "samples": (10, 20, 40), "seeds": (0, 1), "same_as": {}}
-    audit = base.model_copy(update={"points": (*points, larger), "measures": measure(points)} | grid)
+    audit = base.model_copy(update={"points": (*points, larger), "measures": measure(points, test_samples=100)} | grid)
     (row,) = attacker_rows(audit)["release"]
     assert (row.setting, row.times, row.places, row.settings) == ("b", 4, 6, 2)
     assert row.curve.accuracy == ((0.1, 0.1), (0.2, 0.2), (0.4, 0.4))
@@ -132,8 +169,8 @@ def test_attackers_are_ordered_by_strength_and_the_strongest_are_the_same_in_bot
 def test_a_field_maps_its_corners_to_the_box() -> None:
     """The first number of images is at the left margin, the last at the right, the highest accuracy at the top."""
     place = Field(box=PANEL, samples=(10, 100, 1000), low=0.0, high=1.0)
-    assert (place.x(10), place.y(1.0)) == (66, TOP)
-    assert place.x(1000) == PANEL[0] - 30
+    assert (place.x(10), place.y(1.0)) == (LEFT, TOP)
+    assert place.x(1000) == PANEL[0] - RIGHT
     assert place.x(100) == pytest.approx((place.x(10) + place.x(1000)) / 2)
 
 
