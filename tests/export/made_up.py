@@ -23,6 +23,7 @@ from lockforge.records import (
     SearchResult,
     Splits,
     Subjects,
+    TaskEmbedding,
     TransferAudit,
 )
 
@@ -56,8 +57,8 @@ def report(*, targets: dict[str, float] | None = None, suite: str = "standard", 
     return Report(
         recipe=recipe,
         roles=Roles(source=images("digits"), targets=sets, names=("digits", *wanted)),
-        embeddings=(),
-        cosines=(),
+        embeddings=tuple(embedding(one) for one in (images("digits"), *sets)),
+        cosines=tuple(tuple(1.0 if a == b else 0.8 for a in range(len(sets) + 1)) for b in range(len(sets) + 1)),
         search=searched(release, reference),
         subjects=Subjects(release=release, twin=release, reference=reference),
         audits=audits,
@@ -78,6 +79,24 @@ def images(name: str) -> ImageSet:
         counts=Splits(train=4000, val=500, test=TESTED),
         pixels=FileRef(sha256=word, size=1),
     )
+
+
+def embedding(of: ImageSet) -> TaskEmbedding:
+    """An embedding whose vector lies nowhere."""
+    return TaskEmbedding(
+        images=of.digest,
+        probe="0" * 64,
+        definition="made up",
+        dimension=300,
+        samples=100,
+        probe_accuracy=0.9,
+        vector=FileRef(sha256="0" * 64, size=1),
+    )
+
+
+def vectors(report: Report) -> list[list[float]]:
+    """Some bars for each embedding."""
+    return [[0.1 * (at % 7) + 0.01 * place for at in range(300)] for place, _ in enumerate(report.embeddings)]
 
 
 def network(op: Op, accuracy: float) -> Checkpoint:

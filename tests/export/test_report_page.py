@@ -40,7 +40,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     a, b = made_up.report(), made_up.report(targets={"usps": 0.4, "svhn": 0.5, "another": 0.1})
     texts = {
-        "report": page(a, [[0.1 * (i % 7) for i in range(300)]] * len(a.embeddings)),
+        "report": page(a, made_up.vectors(a)),
         "unaudited": page(made_up.report(targets={}), None),
         "compared": page_of(compare(a, b, ("release-a", "release-b")), a, b),
     }
