@@ -1,11 +1,11 @@
-"""The commands around the work: verify, init, runs, doctor."""
+"""The commands around the work: verify, report, init, runs, doctor."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lockforge.errors import RecipeError, ResourceError
+from lockforge.errors import DataError, RecipeError, ResourceError
 
 runs_app = typer.Typer(help="The runs folder: what is finished, what was interrupted.", no_args_is_help=True, rich_markup_mode=None)
 RunsFolder = Annotated[Path, typer.Option("--runs", metavar="DIR", help="The runs folder.")]
@@ -16,6 +16,7 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command()(data)
     app.command()(verify)
+    app.command()(report)
     app.add_typer(runs_app, name="runs")
     app.command()(init)
     app.command()(doctor)
@@ -52,6 +53,35 @@ def verify(
         for check in verdict.checks:
             typer.echo(f"{'ok  ' if check.passed else 'FAIL'}  {check.name:<12} {check.value}")
     raise typer.Exit(0 if verdict.passed else 5)
+
+
+def report(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A release folder, or a report.json.")],
+    second: Annotated[Path | None, typer.Argument(metavar="[B]", help="Another one, to put beside it.", show_default=False)] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page too.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Show a report again, or two of them side by side: verdicts, figures, differences, and which inputs differ."""
+    from lockforge.cli import reports
+    from lockforge.export import compare
+    from lockforge.export import report as pages
+    from lockforge.runs import write_whole
+
+    if html:
+        compare.check_page_place(html)
+    a = compare.read_report(first)
+    if second is None:
+        if html:
+            write_whole(html, pages.page(a, None).encode())
+        reports.one(a, html, as_json=json)
+        return
+    b = compare.read_report(second)
+    found = compare.compare(a, b, (str(first), str(second)))
+    if html:
+        write_whole(html, compare.page_of(found, a, b).encode())
+    reports.two(found, html, as_json=json)
+    if not found.comparable:
+        raise DataError("no figures of the two stand beside one another", hint="audit both with the same targets, suite and grid")
 
 
 @runs_app.command("list")

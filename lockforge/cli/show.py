@@ -104,7 +104,7 @@ class Terminal:
 
     def roles(self, roles: "Roles") -> None:
         """Who may see what, before anything is worked out."""
-        table = _table("role", "data", "classes", "pixels", "train", "val", "test")
+        table = table_of("role", "data", "classes", "pixels", "train", "val", "test")
         sets = (roles.source, *roles.auxiliary, *roles.targets)
         words = ("source", *("auxiliary" for _ in roles.auxiliary), *("target" for _ in roles.targets))
         for word, name, images in zip(words, roles.names, sets, strict=True):
@@ -120,11 +120,17 @@ class Terminal:
             self.console.print("[yellow]no target: the release will say that it was not audited (--target PLACE)[/]")
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
+    """A table without lines: the first column is left, the others right."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2))
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     return table
+
+
+def console_of(least: int = 0) -> Console:
+    """Standard output, taken to be `least` characters wide where it is narrower."""
+    return Console(width=max(Console().width, least), highlight=False)
 
 
 def answer(value: Any) -> None:
@@ -161,7 +167,7 @@ def embeddings(places: Sequence[str], found: Sequence["TaskEmbedding"], files: "
         rows = [embedding.model_dump(mode="json") | {"name": name} for name, embedding in zip(names, found, strict=True)]
         answer({"embeddings": rows, "cosine": cosines, "distance": distances})
         return
-    table = _table("cosine \\ distance", *names, "probe accuracy")
+    table = table_of("cosine \\ distance", *names, "probe accuracy")
     for i, name in enumerate(names):
         cells = [f"{cosines[i][j]:.3f}" if j < i else "·" if i == j else f"[dim]{distances[i][j]:.3f}[/]" for j in range(len(names))]
         table.add_row(name, *cells, f"{found[i].probe_accuracy:.3f}")
@@ -179,7 +185,7 @@ def surveys(found: Sequence["Survey"], *, as_json: bool) -> None:
         answer({"sets": rows, "shared": overlap})
         return
     console = Console(highlight=False)
-    table = _table("", *(Path(one.place).stem or one.place for one in found))
+    table = table_of("", *(Path(one.place).stem or one.place for one in found))
     lines: dict[str, Callable[[Survey], str]] = {
         "pictures": lambda one: f"{one.pictures:,}",
         "splits": lambda one: ", ".join(f"{name} {count:,}" for name, count in one.split.items()),
@@ -222,7 +228,7 @@ def benchmark(answer_: dict[str, Any], *, as_json: bool) -> None:
         return
     console = Console(width=max(Console().width, 185), highlight=False)
     columns = ("row", "source", "source pct", "target pct", "random, matched (sd)", "gain", "p", "gain, alike", "floor", "regret")
-    table = _table(*columns, "points lost: source", "target")
+    table = table_of(*columns, "points lost: source", "target")
     for column in (0, 1, 4):
         table.columns[column].no_wrap = True
     for row in sorted(answer_["summary"], key=lambda row: (row["row"], row["source"] == "all", row["source"])):
@@ -269,7 +275,7 @@ def search(found: "SearchResult", *, as_json: bool) -> None:
     if as_json:
         answer(found.model_dump(mode="json"))
         return
-    table = _table("cell", "source rank", "target rank", "gap", "source accuracy", "")
+    table = table_of("cell", "source rank", "target rank", "gap", "source accuracy", "")
     for candidate in found.candidates:
         marks = [name for name in ("chosen", "reference") if getattr(found, name).cell == candidate.cell]
         target = "-" if candidate.target_rank is None else str(candidate.target_rank)
@@ -305,7 +311,7 @@ def audits(roles: "Roles", subjects: "Subjects", found: Sequence["TransferAudit"
 
 def _audit(console: Console, name: str, audit: "TransferAudit") -> None:
     measures = audit.measures
-    table = _table(f"target {name}", "")
+    table = table_of(f"target {name}", "")
     table.add_row("verdict", f"[bold]{audit.verdict.word}[/]")
     table.add_row("advantage removed (against reference)", estimate(measures.removed_vs_reference))
     table.add_row("  by the weight lock (against twin)", estimate(measures.removed_vs_twin))
@@ -325,11 +331,19 @@ def release(folder: Path, signer: str, *, as_json: bool) -> None:
 
     report = Report.from_json((folder / "report.json").read_bytes())
     if as_json:
-        answer(_summary(report, folder, signer))
+        answer(summary(report) | {"release": str(folder), "report": str(folder / "report.html"), "signer": signer or None})
         return
     console = Console(highlight=False)
+    figures(console, report)
+    console.print(f"signed by  {signer or 'nobody (--unsigned)'}", soft_wrap=True)
+    console.print(f"report     {folder / 'report.html'}", soft_wrap=True)
+    console.print(f"next       lockforge verify {folder}", soft_wrap=True)
+
+
+def figures(console: Console, report: "Report") -> None:
+    """Accuracies on the source, cells, and what a thief gets, target by target."""
     subjects = report.subjects
-    table = _table("", "release", "reference (no lock)")
+    table = table_of("", "release", "reference (no lock)")
     table.add_row("source accuracy, test", f"{subjects.release.test_accuracy:.3f}", f"{subjects.reference.test_accuracy:.3f}")
     table.add_row("source accuracy, val", f"{subjects.release.val_accuracy:.3f}", f"{subjects.reference.val_accuracy:.3f}")
     console.print()
@@ -340,17 +354,12 @@ def release(folder: Path, signer: str, *, as_json: bool) -> None:
     for name, audit in zip(report.roles.target_names, report.audits, strict=True):
         _audit(console, name, audit)
     console.print(f"ONNX       {report.parity}")
-    console.print(f"signed by  {signer or 'nobody (--unsigned)'}", soft_wrap=True)
-    console.print(f"report     {folder / 'report.html'}", soft_wrap=True)
-    console.print(f"next       lockforge verify {folder}", soft_wrap=True)
 
 
-def _summary(report: "Report", folder: Path, signer: str) -> dict[str, Any]:
+def summary(report: "Report") -> dict[str, Any]:
+    """The same for machines."""
     subjects = report.subjects
     return {
-        "release": str(folder),
-        "report": str(folder / "report.html"),
-        "signer": signer or None,
         "verdict": report.verdict,
         "parity": report.parity,
         "source_accuracy": {

@@ -1,50 +1,61 @@
-"""report.html: one file, no network, no script. Coordinates are worked out here, words and shapes are in the template.
+"""report.html and the page that holds two reports side by side: one file each, no network, no script.
 
-Chart coordinates: a box of 640 x 300 units with a margin for the axes; x is the logarithm of the images the thief has.
+What is drawn is worked out in `charts`, what is tabled in `findings`; words and shapes are in the templates.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from lockforge.evidence.curves import ENOUGH
+from lockforge.export.charts import BOTTOM, LEFT, RIGHT, STRONGEST, TOP, Chart, attacker_charts, drawing, history_chart, transfer_chart
+from lockforge.export.findings import ROWS, Standing, attacker_rows, standings, starts_of, worst_area
 from lockforge.recipe import Recipe, to_yaml
-from lockforge.records import EDGES, Checkpoint, Estimate, LearningCurve, NamedArchitecture, Op, Report, TransferAudit
+from lockforge.records import Checkpoint, Estimate, Report, TransferAudit
 
-WIDTH, HEIGHT = 640, 300
-LEFT, RIGHT, TOP, BOTTOM = 66, 18, 14, 44
-COLOURS = {"release": "c1", "reference": "c2", "twin": "c3", "scratch": "c4", "dummy": "c5"}
-NODES = ((40, 60), (150, 20), (150, 100), (260, 60))
-EDGE_BENDS = ((95, 28), (95, 92), (162, 60), (150, 60), (205, 28), (205, 92))
-SHORT = {Op.none: "none", Op.skip: "skip", Op.conv1x1: "1x1", Op.conv3x3: "3x3", Op.pool3x3: "pool"}
+if TYPE_CHECKING:
+    from lockforge.export.compare import Comparison
 
 
-@dataclass(frozen=True)
-class Line:
-    """One curve of a chart: path of the mean, polygon of the range over seeds, dots of every seed."""
+def page(report: Report, vectors: Sequence[Sequence[float]] | None) -> str:
+    """The whole page. Args: vectors: the Fisher diagonals, in the order of `report.embeddings`; None where only report.json is at hand."""
+    strips = None if vectors is None else _strips(report, vectors)
+    return (
+        _room()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            release=report.subjects.release,
+            reference=report.subjects.reference,
+            quick=any(audit.suite == "quick" for audit in report.audits),
+            same_network=report.subjects.release.weights == report.subjects.reference.weights,
+            targets=[_target(name, audit) for name, audit in zip(report.roles.target_names, report.audits, strict=True)],
+            enough=ENOUGH,
+            row_words=ROWS,
+            matrix_rows=_matrix_rows(report),
+            roles=_roles(report),
+            history=history_chart(report.subjects.release, report.subjects.reference),
+            confusion=_confusion(report),
+            cells={"release": drawing(report.subjects.release), "reference": drawing(report.subjects.reference)},
+            strips=strips,
+            strip_rows=list(zip(*(strip["means"] for strip in strips or ()), strict=True)),
+            epochs=_epochs(report.subjects.release, report.subjects.reference),
+            attackers=sorted({point.attacker for audit in report.audits for point in audit.points if point.start == "release"}),
+            names=_embedding_names(report),
+            recipe=to_yaml(Recipe.model_validate(report.recipe)),
+        )
+    )
 
-    name: str
-    colour: str
-    path: str
-    band: str
-    dots: tuple[tuple[float, float], ...]
+
+def comparison_page(found: "Comparison", charts: Sequence[Chart | None], said: Callable[..., str]) -> str:
+    """Two reports side by side. Args: charts: one a target, None where it was refused. said: words for a figure, by its unit."""
+    return _room().get_template("compare.html.j2").render(found=found, targets=list(zip(found.targets, charts, strict=True)), said=said)
 
 
-@dataclass(frozen=True)
-class Chart:
-    """Lines, ticks of both axes as (place, label), and a sentence that says the same."""
-
-    lines: tuple[Line, ...]
-    across: tuple[tuple[float, str], ...]
-    up: tuple[tuple[float, str], ...]
-    text: str
-
-
-def page(report: Report, vectors: Sequence[Sequence[float]]) -> str:
-    """The whole page. Args: vectors: the Fisher diagonals, in the order of `report.embeddings`."""
+def _room() -> Environment:
     room = Environment(
         loader=PackageLoader("lockforge", "export"),
         autoescape=select_autoescape(default=True, default_for_string=True),
@@ -52,36 +63,10 @@ def page(report: Report, vectors: Sequence[Sequence[float]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    room.filters |= {"short": short, "points": points, "percent": lambda value: f"{100 * value:.1f} %"}
-    audits = [
-        {
-            "name": name,
-            "audit": audit,
-            "chart": transfer_chart(audit),
-            "curves": audit.measures.envelopes,
-            "chosen": [point for point in audit.points if point.test_accuracy is not None],
-            "worst_area": worst_area(audit),
-        }
-        for name, audit in zip(report.roles.target_names, report.audits, strict=True)
-    ]
-    return room.get_template("report.html.j2").render(
-        report=report,
-        release=report.subjects.release,
-        reference=report.subjects.reference,
-        same_network=report.subjects.release.weights == report.subjects.reference.weights,
-        audits=audits,
-        roles=_roles(report),
-        history=history_chart(report.subjects.release, report.subjects.reference),
-        confusion=_confusion(report),
-        cells={"release": drawing(report.subjects.release), "reference": drawing(report.subjects.reference)},
-        strips=(strips := _strips(report, vectors)),
-        strip_rows=list(zip(*(strip["means"] for strip in strips), strict=True)),
-        epochs=_epochs(report.subjects.release, report.subjects.reference),
-        attackers=len({point.attacker for audit in report.audits for point in audit.points if point.start == "release"}),
-        names=_embedding_names(report),
-        recipe=to_yaml(Recipe.model_validate(report.recipe)),
-        box=(WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM),
-    )
+    room.filters["short"], room.filters["points"], room.filters["large"] = short, points, large
+    room.filters["percent"], room.filters["small"], room.filters["start_words"] = percent, small, start_words
+    room.globals |= {"margin": (LEFT, RIGHT, TOP, BOTTOM)}
+    return room
 
 
 def short(value: Estimate) -> str:
@@ -110,82 +95,81 @@ def points(value: Estimate) -> str:
     return f"{100 * value.mean:+.1f} points [{100 * value.low:+.1f}, {100 * value.high:+.1f}]"
 
 
-def worst_area(audit: TransferAudit) -> Estimate:
-    """The largest SLC-AUC among the attackers that start from the release."""
-    areas = [row.area for row in audit.measures.slc if row.start == "release" and row.area.mean is not None]
-    return max(areas, key=lambda area: area.mean or 0.0, default=Estimate(mean=None, reason="no attacker started from the release"))
+def small(value: float) -> str:
+    """A p value: three digits after the point, and the bound below which they are not told.
+
+    >>> small(0.0421), small(0.00002)
+    ('0.042', 'below 0.001')
+    """
+    return f"{value:.3f}" if value >= 0.001 else "below 0.001"
 
 
-def transfer_chart(audit: TransferAudit) -> Chart:
-    """Accuracy over images, a line for each starting point the thief may choose from."""
-    curves = {envelope.name: envelope.curve for envelope in audit.measures.envelopes}
-    samples = audit.samples
-    span = max(math.log(samples[-1] / samples[0]), 1e-9)
+def percent(value: float) -> str:
+    """A share in percent.
 
-    def x(count: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * math.log(count / samples[0]) / span
-
-    text = "; ".join(f"{name} from {_mean(curve, 0):.2f} to {_mean(curve, -1):.2f}" for name, curve in curves.items())
-    return Chart(
-        lines=tuple(_line(name, [x(count) for count in curve.samples], curve.accuracy) for name, curve in curves.items()),
-        across=tuple((x(count), str(count)) for count in samples),
-        up=_up(),
-        text=f"Test accuracy of the best attack that validation chose, {samples[0]} to {samples[-1]} images: {text}.",
-    )
+    >>> percent(0.125)
+    '12.5 %'
+    """
+    return f"{100 * value:.1f} %"
 
 
-def history_chart(release: Checkpoint, reference: Checkpoint) -> Chart:
-    """Validation accuracy over the training of both networks; empty where no history is known."""
-    found = {"release": release.history, "reference": reference.history}
-    longest = max((len(history) for history in found.values()), default=0)
-    lines = []
-    for name, history in found.items():
-        known = [(at, epoch.val_accuracy) for at, epoch in enumerate(history) if epoch.val_accuracy is not None]
-        if known:
-            xs = [LEFT + (WIDTH - LEFT - RIGHT) * at / max(longest - 1, 1) for at, _ in known]
-            lines.append(_line(name, xs, [(value,) for _, value in known], dots=False))
-    ticks = sorted({0, (longest - 1) // 2, longest - 1}) if longest else []
-    across = tuple((LEFT + (WIDTH - LEFT - RIGHT) * at / max(longest - 1, 1), str(at + 1)) for at in ticks)
-    text = f"Validation accuracy over {longest} epochs; release {release.val_accuracy:.3f}, reference {reference.val_accuracy:.3f}."
-    return Chart(lines=tuple(lines), across=across, up=_up(), text=text)
+def large(value: float) -> str:
+    """A count of operations in words of a thousand.
+
+    >>> large(2.5e12), large(940.0)
+    ('2.5 T', '940')
+    """
+    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
 
 
-def drawing(checkpoint: Checkpoint) -> dict[str, Any]:
-    """A cell as four nodes and its edges; none edges are left out. A named network has no cell: its name alone."""
-    if isinstance(checkpoint.architecture, NamedArchitecture):
-        return {"nodes": (), "edges": [], "text": checkpoint.architecture.name}
-    cell = checkpoint.architecture.cell
-    edges = [
-        {"from": NODES[start], "to": NODES[end], "bend": bend, "word": SHORT[op], "kind": op.name}
-        for (start, end), op, bend in zip(EDGES, cell.ops, EDGE_BENDS, strict=True)
-        if op is not Op.none
-    ]
-    return {"nodes": NODES, "edges": edges, "text": str(cell)}
+def start_words(start: str) -> str:
+    """A start as a person would say it.
+
+    >>> start_words("scratch_release"), start_words("twin")
+    ('an empty network of the released architecture', 'the twin')
+    """
+    kind, _, name = start.partition(":")
+    if kind == "public":
+        return f"the public weights {name}"
+    return {
+        "scratch_release": "an empty network of the released architecture",
+        "scratch_reference": "an empty network of the reference's architecture",
+        "dummy": "an empty network passed off as the release",
+    }.get(start, f"the {start}")
 
 
-def _y(accuracy: float) -> float:
-    return TOP + (HEIGHT - TOP - BOTTOM) * (1 - accuracy)
+def _target(name: str, audit: TransferAudit) -> dict[str, Any]:
+    """Everything the page says of one target."""
+    rows = attacker_rows(audit)
+    shown = {start: {row.attacker: row.curve for row in rows[start]} for start in starts_of(audit, ("release", "reference"))}
+    return {
+        "name": name,
+        "audit": audit,
+        "chart": transfer_chart(audit),
+        "attackers": rows,
+        "panels": attacker_charts(audit, shown),
+        "strongest": {name: rank for rank, name in enumerate(next(iter(shown.values()), {}), 1) if rank <= STRONGEST},
+        "standings": dict.fromkeys(ROWS) | standings(audit),
+        "shades": _shades(standings(audit)),
+        "chosen": [point for point in audit.points if point.test_accuracy is not None and point.budget == 1],
+        "worst_area": worst_area(audit),
+    }
 
 
-def _up() -> tuple[tuple[float, str], ...]:
-    return tuple((_y(value), f"{value:g}") for value in (0, 0.25, 0.5, 0.75, 1))
+def _shades(found: Mapping[str, Standing]) -> dict[str, float]:
+    """How dark a field of the matrix is, 0 to .5: twice the distance of its mean from scratch's."""
+    base = found["scratch"].over_grid.mean or 0.0
+    return {name: min(max(2 * ((standing.over_grid.mean or 0.0) - base), 0.0), 0.5) for name, standing in found.items()}
 
 
-def _mean(curve: LearningCurve, at: int) -> float:
-    return sum(curve.accuracy[at]) / len(curve.accuracy[at])
-
-
-def _line(name: str, xs: Sequence[float], rows: Sequence[Sequence[float]], *, dots: bool = True) -> Line:
-    means = [(x, _y(sum(row) / len(row))) for x, row in zip(xs, rows, strict=True)]
-    edge = [(x, _y(max(row))) for x, row in zip(xs, rows, strict=True)]
-    edge += [(x, _y(min(row))) for x, row in reversed(list(zip(xs, rows, strict=True)))]
-    return Line(
-        name=name,
-        colour=COLOURS[name],
-        path="M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in means),
-        band=" ".join(f"{x:.1f},{y:.1f}" for x, y in edge) if dots else "",
-        dots=tuple((x, _y(value)) for x, row in zip(xs, rows, strict=True) for value in row) if dots else (),
-    )
+def _matrix_rows(report: Report) -> list[tuple[str, str, Checkpoint | None]]:
+    """Rows of the matrix: name of the envelope, words, and the network whose own task is said first."""
+    known = {envelope.name for audit in report.audits for envelope in audit.measures.envelopes}
+    subjects = {"release": report.subjects.release, "twin": report.subjects.twin, "reference": report.subjects.reference}
+    return [(name, words, subjects.get(name)) for name, words in ROWS.items() if name in known]
 
 
 def _roles(report: Report) -> list[dict[str, Any]]:

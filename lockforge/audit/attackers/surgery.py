@@ -131,7 +131,7 @@ def operate(given: Given, loot: Loot, settings: Sequence[Setting], budget: Budge
     screen, *whole = settings
     start = given.network
     if not isinstance(start, CellNetwork):
-        raise ValueError(f"{start.architecture} is not made of cells")
+        raise TypeError(f"{start.architecture} is not made of cells")
     architecture = start.architecture
     cells = edits(architecture.space, architecture.cell)
     networks = [grafted(start, cell, draw("graft", cell)).to(budget.device) for cell in cells]
