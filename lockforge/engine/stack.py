@@ -7,7 +7,6 @@ own generator, in the order in which `fit` draws them.
 Shapes: K members, b examples a batch, k classes, P numbers in the trained parameters of one member. Losses in nats, accuracies in [0, 1].
 """
 
-import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lockforge.engine.evaluate import accuracy, logits_of
-from lockforge.engine.feed import Feed
+from lockforge.engine.feed import Feed, TensorFeed
 from lockforge.engine.fit import Bench, Fitted, autocast, divergence, fit, line_ends, train_mode
 from lockforge.engine.fold import Apart, UnfoldableError, fold, structure_of, unfold, why_not
 from lockforge.engine.resume import Stream
@@ -31,8 +30,8 @@ from lockforge.errors import DataError, OutcomeError
 from lockforge.recipe import FitRecipe
 from lockforge.records import Epoch
 
-MOST_CPU = 2**20  # numbers in the largest activation of a stack: more leave the cores' caches, and a stack is no longer faster
-MOST_GPU = 2**26  # the same where only memory counts
+MOST_CPU = 2**18  # numbers in the largest activation of a stack: 1 MB, about a core's cache; beyond it a stack is no faster
+MOST_GPU = 2**26  # the same where memory is the bound; chosen for 16 GB, not measured
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8  # of torch.optim.Adam
 _SECONDS_A_REPORT = 0.5
 _PLAIN_BENCH = Bench()
@@ -108,7 +107,7 @@ def _most(one: Member, other: Member, device: str) -> int:
 
 @torch.no_grad()
 def _look(pair: Sequence[Member]) -> int:
-    """Run two members folded and by themselves, in eval mode, on copies.
+    """Run two members folded and by themselves, in eval mode; nothing of them changes.
 
     Returns: the numbers of the largest activation of one member and one example.
     Raises: UnfoldableError: the answers differ, or cannot be had.
@@ -118,7 +117,8 @@ def _look(pair: Sequence[Member]) -> int:
     inputs = [next(iter(member.train.batches(count, None)))[0].to(place.device) for member, place in zip(pair, places, strict=True)]
     if inputs[0].dim() not in {2, 4}:
         raise UnfoldableError(f"inputs have {inputs[0].dim()} axes")
-    alone = [copy.deepcopy(member.module).eval()(x) for member, x in zip(pair, inputs, strict=True)]
+    looks = [TensorFeed(x, torch.zeros(count, dtype=torch.int64)) for x in inputs]
+    alone = [logits_of(one.module, look, device=str(place.device))[0] for one, look, place in zip(pair, looks, places, strict=True)]
     folded = fold([member.module for member in pair]).eval()
     joined = _channels_together(torch.cat(inputs, 1))
     try:

@@ -65,30 +65,26 @@ def at_once(way: Callable[[Sequence[Member], str], None], parts: Sequence[Sequen
 def main() -> None:
     """Same weights first, then the clock."""
     options = argparse.ArgumentParser(add_help=False)
-    for name, default in (("members", 16), ("side", 8), ("batch", 32), ("stem", 8), ("steps", 6)):
+    for name, default in (("members", 16), ("side", 8), ("batch", 32), ("stem", 8), ("steps", 12)):
         options.add_argument(f"--{name}", type=int, default=default)
     case, sys.argv[1:] = options.parse_known_args()
     given = arguments(__doc__, repeats=3)
     device, threads = given.device, given.threads
+    piles = [members_of(case) for _ in range(4 * (given.repeats + 1))]  # networks are built off the clock
     runs: list[Member] = []
 
-    def one_by_one() -> None:
-        runs[:] = members_of(case)
-        alone(runs, device)
-
-    def together() -> None:
-        runs[:] = members_of(case)
-        stacked(runs, device)
+    def fresh() -> list[Member]:
+        runs[:] = piles.pop()
+        return runs
 
     def side_by_side() -> None:
-        runs[:] = members_of(case)
-        at_once(alone, [[one] for one in runs], threads)
+        at_once(alone, [[one] for one in fresh()], threads)
 
     def halves() -> None:
-        runs[:] = members_of(case)
-        at_once(stacked, [runs[: (len(runs) + 1) // 2], runs[(len(runs) + 1) // 2 :]], threads)
+        half = (case.members + 1) // 2
+        at_once(stacked, [fresh()[:half], runs[half:]], threads)
 
-    ways: dict[str, Callable[[], None]] = {"one_by_one": one_by_one, "stacked": together}
+    ways: dict[str, Callable[[], None]] = {"one_by_one": lambda: alone(fresh(), device), "stacked": lambda: stacked(fresh(), device)}
     ways |= {} if device.startswith("cuda") else {"side_by_side": side_by_side, "halves": halves}
     ends = {}
     for name, way in ways.items():  # also the warm-up
