@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from lockforge.audit.thief import Draw, GridPoint, Loot
 from lockforge.data.batches import Pool
 from lockforge.engine.evaluate import accuracy, logits_of
-from lockforge.engine.fit import Bench, Feed, Loss, fit
+from lockforge.engine.fit import Bench, Feed, Fitted, Loss, fit
+from lockforge.engine.stack import Member, fit_stack
 from lockforge.errors import OutcomeError
 from lockforge.evidence.curves import choose
 from lockforge.recipe import AuditRecipe, FitRecipe
@@ -149,10 +150,21 @@ class Trained:
     diverged: bool = False
 
 
-def train_one(wanted: Training, budget: Budget) -> Trained:
-    """One training by itself; where it diverges, a copy of the module as it was."""
+def train_all(wanted: Sequence[Training], budget: Budget) -> list[Trained]:
+    """Every training, in order; those that `engine.stack` can train together are, with the same outcomes but for rounding."""
+    bench = Bench(device=budget.device, report=budget.report)
+    plain = [at for at, one in enumerate(wanted) if one.loss is None and not one.sharpness]
+    members = [
+        Member(copy.deepcopy(one.module), one.train, one.val, one.recipe, one.generator, one.mask) for one in (wanted[at] for at in plain)
+    ]
+    done = dict(zip(plain, fit_stack(members, bench=bench), strict=True))
+    return [_trained(one, done[at] if at in done else _alone(one, bench), bench) for at, one in enumerate(wanted)]
+
+
+def _alone(wanted: Training, bench: Bench) -> Fitted | OutcomeError:
+    """A training with a loss of its own or with sharpness-aware steps."""
     try:
-        fitted = fit(
+        return fit(
             copy.deepcopy(wanted.module),
             wanted.train,
             wanted.recipe,
@@ -161,12 +173,18 @@ def train_one(wanted: Training, budget: Budget) -> Trained:
             loss=wanted.loss,
             sharpness=wanted.sharpness,
             mask=wanted.mask,
-            bench=Bench(device=budget.device, report=budget.report),
+            bench=bench,
         )
-    except OutcomeError:
-        kept = copy.deepcopy(wanted.module)
-        return Trained(kept, accuracy(*logits_of(kept, wanted.val, device=budget.device)), diverged=True)
-    return Trained(fitted.module, fitted.val_accuracy)
+    except OutcomeError as error:
+        return error
+
+
+def _trained(wanted: Training, done: Fitted | OutcomeError, bench: Bench) -> Trained:
+    """What came of it; where it diverged, a copy of the module as it was."""
+    if isinstance(done, Fitted):
+        return Trained(done.module, done.val_accuracy)
+    kept = copy.deepcopy(wanted.module)
+    return Trained(kept, accuracy(*logits_of(kept, wanted.val, device=bench.device)), diverged=True)
 
 
 @dataclass(frozen=True)
@@ -273,7 +291,7 @@ def attack(
         )
         for point, loot in loots.items()
     ]
-    found = in_step(under_way, lambda wanted: [train_one(one, budget) for one in wanted])
+    found = in_step(under_way, lambda wanted: train_all(wanted, budget))
     return tuple(one for point, attempts in zip(loots, found, strict=True) for one in _points(item, point, attempts, test, terms))
 
 

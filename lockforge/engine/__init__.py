@@ -1,1 +1,4 @@
-"""The one training loop of the project, and what measures its outcome: fit.py, resume.py, schedule.py, evaluate.py, device.py."""
+"""The one training loop of the project and what measures its outcome.
+
+fit.py, stack.py, fold.py, resume.py, schedule.py, evaluate.py, device.py, sharpness.py.
+"""

@@ -5,7 +5,7 @@ Shapes: b examples a batch, k classes. Losses are means over examples, in nats; 
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +107,37 @@ def _cross_entropy(recipe: FitRecipe) -> Loss:
     return loss
 
 
+def train_mode(module: nn.Module) -> None:
+    """Train mode, but for batch norms whose own parameters are all frozen."""
+    module.train()
+    for part in module.modules():
+        own = list(part.parameters(recurse=False))
+        if isinstance(part, _BatchNorm) and own and not any(parameter.requires_grad for parameter in own):
+            part.eval()
+
+
+def autocast(device: str, recipe: FitRecipe) -> AbstractContextManager[object]:
+    """bfloat16 on CUDA unless the recipe says float32; on the CPU always float32."""
+    wanted = device.startswith("cuda") and recipe.precision == "auto"
+    return torch.autocast("cuda", dtype=torch.bfloat16) if wanted else nullcontext()
+
+
+def line_ends(recipe: FitRecipe, per_pass: int) -> tuple[int, ...]:
+    """The steps at which a line of history is written; the last is the run's length."""
+    if recipe.epochs:
+        return tuple(range(per_pass, recipe.epochs * per_pass + 1, per_pass))
+    return tuple(dict.fromkeys(math.ceil(int(recipe.steps or 0) * part / _LINES) for part in range(1, _LINES + 1)))
+
+
+def divergence(what: str, step: int, total: int, per_pass: int, recipe: FitRecipe) -> OutcomeError:
+    """The error of a run that went astray at a step, counted from 0."""
+    rate = learning_rate(step, total, recipe)
+    return OutcomeError(
+        f"training diverged: {what} in epoch {step // per_pass + 1}, step {step + 1} of {total}, learning rate {rate:.4g}",
+        hint="lower learning_rate, give warmup, or look at the data for constant or broken pictures",
+    )
+
+
 def _optimizer_of(module: nn.Module, recipe: FitRecipe) -> torch.optim.Optimizer:
     """Matrices and kernels with the weight penalty, vectors without. Fused: one call a step, on CPU and CUDA."""
     free = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -153,14 +184,14 @@ class _Run:
         if bench.folder:
             self.progress = read_state(bench.folder, question, self.module, self.optimizer, self.stream)
         self.unit = self.stream.per_pass if recipe.epochs else 1  # steps in one unit of what the recipe counts
-        self.total = recipe.epochs * self.unit if recipe.epochs else int(recipe.steps or 0)
+        self.total = line_ends(recipe, self.stream.per_pass)[-1]
         self.note = ""
 
     def go(self) -> None:
         """Train to the end of each line of history, validate, store; then keep the best state."""
         saved = time.perf_counter()
         self.tell()
-        for end in self.ends():
+        for end in line_ends(self.recipe, self.stream.per_pass):
             if end <= self.progress.step:
                 continue
             losses, right, seen = self.steps(end)
@@ -175,19 +206,12 @@ class _Run:
         if not all(bool(parameter.isfinite().all()) for parameter in self.module.parameters()):
             raise self.diverged("a weight is not finite", self.total - 1)
 
-    def ends(self) -> Iterator[int]:
-        """The steps at which a line of history is written."""
-        if self.recipe.epochs:
-            yield from range(self.unit, self.total + 1, self.unit)
-        else:
-            yield from dict.fromkeys(math.ceil(self.total * part / _LINES) for part in range(1, _LINES + 1))
-
     def steps(self, end: int) -> tuple[list[Tensor], int, int]:
         """Optimiser steps up to `end`; nothing is read back from the device before the last.
 
         Returns: the loss of each step, how many examples were seen and answered right while training, and how many were seen.
         """
-        self.train_mode()
+        train_mode(self.module)
         device, begun, told = self.bench.device, self.progress.step, time.perf_counter()
         losses: list[Tensor] = []
         right = torch.zeros((), dtype=torch.int64, device=device)
@@ -215,7 +239,7 @@ class _Run:
 
     def gradient(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient of a batch, in the parameters; its outputs and its loss."""
-        with self.autocast():
+        with autocast(self.bench.device, self.recipe):
             outputs = self.module(inputs)
             value = self.loss(outputs, labels)
         self.optimizer.zero_grad()
@@ -227,19 +251,6 @@ class _Run:
         """Set the masked weights to zero."""
         for parameter, kept in self.held:
             parameter.mul_(kept)
-
-    def train_mode(self) -> None:
-        """Train mode, but for batch norms whose own parameters are all frozen."""
-        self.module.train()
-        for part in self.module.modules():
-            own = list(part.parameters(recurse=False))
-            if isinstance(part, _BatchNorm) and own and not any(parameter.requires_grad for parameter in own):
-                part.eval()
-
-    def autocast(self) -> AbstractContextManager[object]:
-        """bfloat16 on CUDA unless the recipe says float32; on the CPU always float32."""
-        wanted = self.cuda and self.recipe.precision == "auto"
-        return torch.autocast("cuda", dtype=torch.bfloat16) if wanted else nullcontext()
 
     def checked(self, losses: list[Tensor], end: int) -> float:
         """The mean of the losses.
@@ -254,13 +265,8 @@ class _Run:
         return float(values.mean())
 
     def diverged(self, what: str, step: int) -> OutcomeError:
-        """The error of a run that went astray at a step, counted from 0."""
-        rate = learning_rate(step, self.total, self.recipe)
-        return OutcomeError(
-            f"training diverged: {what} in epoch {step // self.stream.per_pass + 1}, "
-            f"step {step + 1} of {self.total}, learning rate {rate:.4g}",
-            hint="lower learning_rate, give warmup, or look at the data for constant or broken pictures",
-        )
+        """The error of this run at a step, counted from 0."""
+        return divergence(what, step, self.total, self.stream.per_pass, self.recipe)
 
     def write_line(self, mean_loss: float, right: int, seen: int, end: int) -> None:
         """Validate if this line calls for it, note the line, remember the best state."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lockforge.audit.protocol import Attack, Attempt, Budget, Facts, Given, Setting, in_step, train_one
+from lockforge.audit.protocol import Attack, Attempt, Budget, Facts, Given, Setting, in_step, train_all
 from lockforge.audit.stage import audit_transfer
 from lockforge.audit.thief import Draw, Loot
 from lockforge.data.batches import Pool, load_pool
@@ -165,7 +165,7 @@ def run_attack() -> Callable[..., Sequence[Attempt]]:
         attack: Attack, network: CellNetwork | Given, loot: Loot, settings: Sequence[Setting], budget: Budget, draw: Draw
     ) -> Sequence[Attempt]:
         given = network if isinstance(network, Given) else Given(network)
-        (attempts,) = in_step([attack(given, loot, settings, budget, draw)], lambda wanted: [train_one(one, budget) for one in wanted])
+        (attempts,) = in_step([attack(given, loot, settings, budget, draw)], lambda wanted: train_all(wanted, budget))
         return attempts
 
     return run

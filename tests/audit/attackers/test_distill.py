@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lockforge.audit.attackers.distill import STRONG, Student, distill, matching, settings
-from lockforge.audit.protocol import Attempt, Budget, Facts, Given, Trained, Training, train_one
+from lockforge.audit.protocol import Attempt, Budget, Facts, Given, Trained, Training, train_all
 from lockforge.audit.queries import fresh_head
 from lockforge.audit.thief import Loot
 from lockforge.engine.evaluate import accuracy, logits_of
@@ -61,7 +61,7 @@ def test_a_student_comes_to_say_what_its_teacher_says(loot: Loot, facts: Facts) 
         assert wanted.recipe.steps == 20
         assert wanted.loss is not None
         errors = []
-        for module in (wanted.module, train_one(wanted, budget).module):
+        for module in (wanted.module, train_all([wanted], budget)[0].module):
             outputs, rows = logits_of(module.train(), wanted.train)
             errors.append(float(wanted.loss(outputs, rows)))
         assert errors[1] < errors[0] * 2 / 3

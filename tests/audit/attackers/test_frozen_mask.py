@@ -8,7 +8,7 @@ import torch
 from lockforge.audit.attackers.frozen_mask import FROZEN_MASK, frozen_mask, mask_of
 from lockforge.audit.attackers.full import full
 from lockforge.audit.attackers.regrow import regrow
-from lockforge.audit.protocol import Attempt, Budget, Facts, Given, Setting, Trained, Training, in_step, train_one
+from lockforge.audit.protocol import Attempt, Budget, Facts, Given, Setting, Trained, Training, in_step, train_all
 from lockforge.audit.thief import Loot
 from lockforge.data.batches import load_pool
 from lockforge.engine.evaluate import accuracy, logits_of
@@ -54,7 +54,7 @@ def test_it_is_trained_as_published(small: Small, loot: Loot, facts: Facts) -> N
 
     def train(wanted: Sequence[Training]) -> list[Trained]:
         asked.extend(wanted)
-        return [train_one(one, Budget(7, 8)) for one in wanted]
+        return train_all(wanted, Budget(7, 8))
 
     in_step([frozen_mask(Given(small()), loot, FROZEN_MASK.settings(AuditRecipe(), facts), Budget(7, 8), DRAW)], train)
     (recipe,) = (one.recipe for one in asked)

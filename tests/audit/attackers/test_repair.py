@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import kl_div
 
 from lockforge.audit.attackers.repair import COPIES, disturbed, lesson, repair, settings, unfit
-from lockforge.audit.protocol import Attempt, Budget, Facts, Given, train_one
+from lockforge.audit.protocol import Attempt, Budget, Facts, Given, train_all
 from lockforge.audit.thief import Loot
 from lockforge.data.batches import load_pool
 from lockforge.engine.evaluate import accuracy, logits_of
@@ -86,7 +86,7 @@ def test_a_repaired_network_sees_through_new_disturbances(given: Given, robbed: 
     said = logits_of(wanted.module, unseen)[0].log_softmax(1)
     before, after = (
         float(kl_div(logits_of(network, fresh)[0].log_softmax(1), said, reduction="batchmean", log_target=True))
-        for network in (wanted.module, train_one(wanted, budget).module)
+        for network in (wanted.module, train_all([wanted], budget)[0].module)
     )
     assert after < 0.97 * before
 
@@ -97,7 +97,7 @@ def test_the_thief_gets_the_repaired_body_with_his_own_head(given: Given, robbed
     tried = settings(AuditRecipe(), facts)
     under_way = repair(given, robbed, tried, budget, DRAW)
     first = next(under_way)
-    back = [train_one(one, budget) for one in first]
+    back = train_all(first, budget)
     second = under_way.send(back)
     for begun, one, then in zip(first, back, second, strict=True):
         ended, after = state(one.module), state(then.module)

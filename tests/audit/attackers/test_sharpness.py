@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from lockforge.audit.attackers.sharpness import sharpness
-from lockforge.audit.protocol import Attempt, Budget, Given, Setting, Training, in_step, train_one
+from lockforge.audit.protocol import Attempt, Budget, Given, Setting, Training, in_step, train_all
 from lockforge.audit.thief import Loot
 from lockforge.audit.tuning import starts_of, tune
 from lockforge.randomness import torch_generator
@@ -25,7 +25,7 @@ def test_each_training_has_the_settings_rho(small: Callable[..., CellNetwork], l
 
     def train(wanted: Sequence[Training]) -> list[object]:
         asked.extend(wanted)
-        return [train_one(one, BUDGET) for one in wanted]
+        return train_all(wanted, BUDGET)
 
     (sharp,) = in_step([sharpness(Given(small()), loot, radii, BUDGET, DRAW)], train)  # type: ignore[arg-type]
     assert [one.sharpness for one in asked] == [0.5, 2.0]
