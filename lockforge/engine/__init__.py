@@ -1,1 +1,1 @@
-"""The one training loop of the project, and what measures its outcome: fit.py, resume.py, schedule.py, evaluate.py, device.py."""
+"""The one training loop, its stacks, and what measures their outcome: fit.py, fold.py, stack.py, resume.py, schedule.py, evaluate.py."""

@@ -4,6 +4,10 @@ Shapes: K members, b examples, c channels, h x w pixels. In a folded network axi
 every activation, hold the members' own one after another: member i has rows i n to (i + 1) n. A convolution of K members is one of K
 times the groups, a batch norm treats each channel by itself anyway, a linear layer is a batch of matrix products. What mixes no channels
 stays as it is; what is not known to keep the members apart is refused.
+
+Why not `torch.func.vmap`: its rules for batch norm and pooling copy and split into more operations. With 16 members of 8 channels at
+8 x 8 pixels and 5 examples a step a bare loop of it was 2.4 times as fast as `fit`, one of
+folded networks in the same run 6.4 times.
 """
 
 import copy

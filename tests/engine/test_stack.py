@@ -222,6 +222,26 @@ def test_what_mixes_channels_is_left_alone(call: Any) -> None:
     assert groups_of(members) == ((0,), (1,))
 
 
+class Scale:
+    """A factor that its `repr` does not show."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def __repr__(self) -> str:
+        return "Scale"
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Factor times x."""
+        return x * self.factor
+
+
+def test_a_fold_that_answers_otherwise_is_not_used() -> None:
+    """Networks that look alike and are not are noticed by their answers; those that are alike in fact go together."""
+    assert groups_of([member(i, module=Odd(Scale(1.0 + i))) for i in range(2)]) == ((0,), (1,))
+    assert groups_of([member(i, module=Odd(Scale(2.0))) for i in range(2)]) == ((0, 1),)
+
+
 def test_only_like_goes_with_like() -> None:
     """Another cell of the same weights, batch size, optimiser, smoothing, frozen part or hook: a group of its own."""
     other_cell = NB201.replace("avg_pool_3x3~0", "skip_connect~0")
