@@ -87,7 +87,7 @@ def fit(  # noqa: PLR0913  what is trained, on what, and how: no two of them are
 
     Args: generator: shuffles and augments. loss: of (outputs, labels); None is cross-entropy with the recipe's label smoothing.
         sharpness: above 0, rho of adaptive sharpness-aware steps (see `engine.sharpness`): two gradients a step. mask: by the names of
-        parameters, 0 where a weight is set to zero after each step and 1 elsewhere.
+        parameters, 0 where a weight is zero from the first step on and 1 elsewhere.
         With a folder in `bench`, an interrupted run goes on where it was stored when it is started again from the same weights, recipe,
         mask and generator, and ends with the same bits; a stored run of another question is not used.
     Raises: OutcomeError: the loss or a weight is not finite. DataError: no examples. IntegrityError: the stored run is damaged.
@@ -177,6 +177,7 @@ class _Run:
         named = dict(self.module.named_parameters())
         self.mask = {name: kept.to(bench.device, named[name].dtype) for name, kept in self.mask.items()}
         self.held = [(named[name], kept) for name, kept in self.mask.items()]
+        self.hold()
         self.question = question
         self.optimizer = _optimizer_of(self.module, recipe)
         self.stream = Stream(self.train, recipe, self.generator)
