@@ -33,6 +33,7 @@ from lockforge.records import (
 from lockforge.runs import Files, Reporter, Runs
 from lockforge.search.fit_predictor import TRAINING, FittedPredictor, fit_predictor, score_cells
 from lockforge.search.meta_bench import LEAST_CELLS, GatheredBench, gather_bench, measure_cells
+from lockforge.search.predictor import Form
 from lockforge.search.stage import search_cell
 from lockforge.search.tasks import draw_cells, meta_tasks
 from lockforge.spaces.isomorphism import different_networks
@@ -141,7 +142,7 @@ class MetaPlan:
     own: int = 40
     batch: int = 32
     side: int = 16
-    form: str = "pair"
+    form: Form = "pair"
     fit: FitRecipe = META_FIT
 
 

@@ -1,7 +1,8 @@
 """The commands that work: protect, embed, search, train, audit, export."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from lockforge.recipe import Recipe
     from lockforge.records import Artifact, Roles
     from lockforge.runs import Runs
+    from lockforge.search.fit_predictor import FittedPredictor
+    from lockforge.search.meta_bench import GatheredBench
 
 Auxiliary = Annotated[
     list[str] | None, typer.Option("--auxiliary", metavar="PLACE", help="A set the lock may learn from: [NAME=]PLACE. May be repeated.")
@@ -209,6 +212,10 @@ def export(
 def metatrain(
     sets: Annotated[list[str], typer.Argument(metavar="SET...", help="Real data sets to learn from; keep your targets out.")],
     unseen: Annotated[list[str] | None, typer.Option("--unseen", metavar="PLACE", help="A set that only tests what was learnt.")] = None,
+    form: Annotated[
+        Literal["pair", "score"],
+        typer.Option("--form", metavar="pair|score", help="Whether it sees both cells at once or gives each a score of its own."),
+    ] = "pair",
     recipe: RecipeName = "digits",
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The predictor's file to write.")] = Path("predictor.safetensors"),
     set_: Overrides = None,
@@ -216,16 +223,11 @@ def metatrain(
     device: Device = "auto",
 ) -> None:
     """Train the predictor of a space anew: embed many tasks, score untrained cells on each, fit. The card goes to standard output."""
-    from lockforge.cli.show import answer
+    begun = _begin(recipe, set_, runs, device)
+    from lockforge import pipeline
 
-    settings, do, terminal = _begin(recipe, set_, runs, device)
-    with terminal:
-        from lockforge import pipeline
-        from lockforge.runs import write_whole
-
-        found = pipeline.metatrain(sets, tuple(unseen or ()), pipeline.MetaPlan(), settings, do)
-        write_whole(out, do.files.get(found.file))
-    answer(found.card)
+    plan = pipeline.MetaPlan(form=form)
+    _make_file(begun, out, lambda settings, do: pipeline.metatrain(sets, tuple(unseen or ()), plan, settings, do))
 
 
 def metabench(
@@ -238,16 +240,10 @@ def metabench(
     device: Device = "auto",
 ) -> None:
     """Train random cells of a space briefly on several sets: the prior "good in general" of TU. The card goes to standard output."""
-    from lockforge.cli.show import answer
+    begun = _begin(recipe, set_, runs, device)
+    from lockforge import pipeline
 
-    settings, do, terminal = _begin(recipe, set_, runs, device)
-    with terminal:
-        from lockforge import pipeline
-        from lockforge.runs import write_whole
-
-        found = pipeline.metabench(sets, cells, settings, do)
-        write_whole(out, do.files.get(found.file))
-    answer(found.card)
+    _make_file(begun, out, lambda settings, do: pipeline.metabench(sets, cells, settings, do))
 
 
 def benchmark(
@@ -354,6 +350,20 @@ def _begin(recipe: str, overrides: list[str] | None, runs: Path, device: str, *,
     from lockforge.pipeline import open_runs
 
     return settings, open_runs(settings, runs, device=device, reporter=terminal), terminal
+
+
+def _make_file(
+    begun: "tuple[Recipe, Runs, Terminal]", out: Path, sentence: "Callable[[Recipe, Runs], FittedPredictor | GatheredBench]"
+) -> None:
+    """Say a sentence that ends in one file and its card: the file to its place, the card to standard output."""
+    from lockforge.cli.show import answer
+    from lockforge.runs import write_whole
+
+    settings, do, terminal = begun
+    with terminal:
+        found = sentence(settings, do)
+        write_whole(out, do.files.get(found.file))
+    answer(found.card)
 
 
 def _places(source: str | None, auxiliary: list[str] | None, targets: list[str] | None) -> "Places":

@@ -97,7 +97,7 @@ def fit_predictor(
     scores: tuple[CellScores, ...],
     kinds: tuple[str, ...],
     network: NetworkRecipe,
-    form: str,
+    form: Form,
     recipe: FitRecipe,
     *,
     work: Work,
@@ -111,8 +111,7 @@ def fit_predictor(
     lessons = _lessons(embeddings, scores, kinds, work.files)
     learning = [lesson for lesson in lessons if lesson.kind == TRAINING]
     bank = np.stack([lesson.vector for lesson in learning])
-    chosen: Form = "score" if form == "score" else "pair"
-    pair = PairNetwork(code_width(network.space), bank.shape[1], chosen, torch_generator(work.seed, "predictor", "weights"))
+    pair = PairNetwork(code_width(network.space), bank.shape[1], form, torch_generator(work.seed, "predictor", "weights"))
     train = _questions(learning, standardised(bank, bank), network.space)
     bench = Bench(device=work.device, folder=work.folder / "fit", report=work.report)
     generator = torch_generator(work.seed, "predictor", "batches")
@@ -122,7 +121,7 @@ def fit_predictor(
         "space": network.space,
         "probe": embeddings[0].probe,
         "definition": embeddings[0].definition,
-        "form": chosen,
+        "form": form,
         "skeleton": network.model_dump(mode="json"),
         "recipe": recipe.model_dump(mode="json"),
         "seed": work.seed,

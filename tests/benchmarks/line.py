@@ -1,14 +1,14 @@
 """One JSON line a benchmark: its figures with the circumstances they were measured in.
 
-A benchmark is `python -m tests.benchmarks.NAME [--save] [--repeats N] [--threads N] [--device cpu|cuda]`. It checks first that the ways it
-compares give the same answers, then runs them by turns, so that a slow minute of the machine meets all of them.
+A benchmark is `python -m tests.benchmarks.NAME [--save] [--repeats N] [--threads N] [--device cpu|cuda] [--note TEXT]`. It checks first
+that the ways it compares give the same answers, then runs them by turns, so that a slow minute of the machine meets all of them.
 """
 
 import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,13 +20,16 @@ FOLDER = Path(__file__).parent.parent.parent / "docs" / "benchmarks"
 _KEPT = ("cpu", "gpu", "torch", "python", "threads")
 
 
-def arguments(about: str | None, *, repeats: int) -> argparse.Namespace:
-    """The options that every benchmark has; threads are set and the device is checked."""
+def arguments(about: str | None, *, repeats: int, ways: Sequence[str] = ()) -> argparse.Namespace:
+    """The options that every benchmark has, and `--without` for the `ways` that may be left out; threads are set, the device is checked."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--save", action="store_true", help="append the line to docs/benchmarks/NAME.jsonl")
     parser.add_argument("--repeats", type=int, default=repeats, help="how often each way runs; the median counts")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
     parser.add_argument("--device", default="cpu", help="auto, cpu or cuda")
+    parser.add_argument("--note", help="what else to know of this run, such as a machine that had other work")
+    if ways:
+        parser.add_argument("--without", nargs="+", choices=ways, default=[], help="ways that are not timed; the line names them")
     given = parser.parse_args()
     set_threads(given.threads)
     given.device = choose_device(given.device)
@@ -61,6 +64,7 @@ def write_line(bench: str, given: argparse.Namespace, figures: Mapping[str, obje
         "device": given.device,
         **circumstances,
         "repeats": given.repeats,
+        **({"note": given.note} if given.note else {}),
         **{name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in figures.items()},
     }
     text = json.dumps(line)

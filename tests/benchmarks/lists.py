@@ -12,10 +12,12 @@ from lockforge.search.simulate import mixture
 from lockforge.spaces.isomorphism import different_networks
 from tests.benchmarks.line import arguments, by_turns, write_line
 
+WAYS = ("general", "simulated", "evolution")
+
 
 def main() -> None:
     """Time each way in each space, print the line."""
-    given = arguments(__doc__, repeats=3)
+    given = arguments(__doc__, repeats=3, ways=WAYS)
     recipe = SearchRecipe()
     seconds: dict[str, object] = {}
     for space in ("nasbench201", "transnas101"):
@@ -34,9 +36,11 @@ def main() -> None:
                 p, s, t, n, recipe, 0, tick=lambda _share: None
             ),
         }
-        seconds |= by_turns(ways, given.repeats, given.device)
+        timed = {f"{space}_{name}_s" for name in WAYS if name not in given.without}
+        seconds |= by_turns({name: way for name, way in ways.items() if name in timed}, given.repeats, given.device)
     slowest = max(float(value) for name, value in seconds.items() if name.endswith("_s"))  # type: ignore[arg-type]
-    write_line("lists", given, {**seconds, "slowest_s": slowest, "aim_s": 30.0})
+    left_out = {"left_out": given.without} if given.without else {}
+    write_line("lists", given, {**seconds, "slowest_s": slowest, "aim_s": 30.0, **left_out})
 
 
 if __name__ == "__main__":

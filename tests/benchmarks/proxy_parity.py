@@ -49,6 +49,16 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     return float(spearmanr(a, b).statistic)
 
 
+def both_say(mine: Sequence[float], theirs: Sequence[float]) -> list[tuple[float, float]]:
+    """The pairs in which neither value is missing or failed."""
+    return [pair for pair in zip(mine, theirs, strict=True) if np.isfinite(pair).all() and min(pair) > FAILED]
+
+
+def number(value: float | None) -> float:
+    """NaN for a missing value."""
+    return float("nan") if value is None else value
+
+
 def table() -> dict[str, dict[str, float]]:
     """The published proxies of CIFAR-10 by cell."""
     with gzip.open(SHARED / "nas" / "nasbench201_zcp.csv.gz", "rt") as lines:
@@ -102,17 +112,15 @@ def main() -> None:
             as_torch_draws(network, torch_generator(0, "proxy parity", "torch", text))
         scores = score_network(network, images, labels) | score_data_free(network, (3, 32, 32), torch_generator(0, "zen", text))
         for name in (*PROXIES, *DATA_FREE):
-            value = scores[name]
-            ours[name].append(float("nan") if value is None else value)
+            ours[name].append(number(scores[name]))
         if given.difference:
-            differences.append(score_network(network, images, labels, grasp="difference")["grasp"] or float("nan"))
+            differences.append(number(score_network(network, images, labels, grasp="difference")["grasp"]))
         if at % 20 == 19:
             print(f"{at + 1} cells, {(time.perf_counter() - started) / (at + 1):.2f} s each", flush=True)
 
     figures: dict[str, dict[str, float]] = {}
     for name, least in WANTED.items():
-        pairs = [(mine, published[text][name]) for mine, text in zip(ours[name], chosen, strict=True)]
-        pairs = [(mine, theirs) for mine, theirs in pairs if np.isfinite([mine, theirs]).all() and theirs > FAILED]
+        pairs = both_say(ours[name], [published[text][name] for text in chosen])
         found = spearman(*zip(*pairs, strict=True))
         figures[name] = {
             "spearman": round(found, 4),
@@ -124,10 +132,11 @@ def main() -> None:
     line = {"bench": "proxy_parity", "date": datetime.now(UTC).date().isoformat(), "cells": given.cells, "batch": BATCH}
     line |= {"initialisation": "ours" if given.ours else "torch", "proxies": figures}
     if given.difference:
-        exact, table_s = ours["grasp"], [published[text]["grasp"] for text in chosen]
+        others = {"exact": ours["grasp"], "table": [published[text]["grasp"] for text in chosen]}
+        pairs_with = {name: both_say(differences, values) for name, values in others.items()}
         line["grasp_by_difference"] = {
-            "with_exact": round(spearman(differences, exact), 4),
-            "with_table": round(spearman(differences, table_s), 4),
+            f"with_{name}": {"spearman": round(spearman(*zip(*pairs, strict=True)), 5), "cells": len(pairs)}
+            for name, pairs in pairs_with.items()
         }
         print("grasp by difference", line["grasp_by_difference"])
     if given.save:

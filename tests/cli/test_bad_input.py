@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import struct
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,25 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lockforge import cli
-
 Run = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`run("protect", "photos")` in an empty folder gives the exit code and what was said."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
-
-    def call(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["lockforge", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.err + said.out
-
-    return call
 
 
 def photos(root: Path, rng: np.random.Generator, **classes: int) -> Path:

@@ -2,14 +2,12 @@
 
 import csv
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lockforge import cli
 from lockforge.cli import show, task_images
 from lockforge.randomness import numpy_generator
 from lockforge.spaces import all_cells
@@ -20,27 +18,17 @@ TABLE = ("benchmark", "transnas101", "--table", "table.csv")
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(outputs: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`run("benchmark", ...)` beside a table of two tasks gives the exit code and both outputs. Embeddings are small ones, to be quick."""
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text("threads: 1\nembed:\n  samples: 8\n  head_steps: 2\n")
     monkeypatch.setattr(task_images, "RECIPE", "small.yaml")
-    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
     cells = all_cells("transnas101")
     values = numpy_generator(0, "table").uniform(10, 90, size=(len(cells), 2)).round(3)
     with (tmp_path / "table.csv").open("w", newline="") as out:
         rows = csv.writer(out)
         rows.writerow(("arch_str", "scene_val_final", "object_val_final"))
         rows.writerows((spell(cell, "transnas101"), *row) for cell, row in zip(cells, values, strict=True))
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["lockforge", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return call
+    return outputs
 
 
 def test_images_bring_the_rows_that_need_them(run: Run, tmp_path: Path) -> None:

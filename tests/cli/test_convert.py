@@ -3,34 +3,15 @@
 import json
 import os
 import pickle
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from lockforge import cli
 from lockforge.spaces import all_cells
 from lockforge.spaces.codecs import spell
 
 Run = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`run("benchmark", ...)` in an empty folder gives the exit code and what was said."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
-
-    def call(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["lockforge", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out + said.err
-
-    return call
 
 
 def test_an_official_file_is_converted_once_and_used(run: Run, tmp_path: Path, rng: np.random.Generator) -> None:
