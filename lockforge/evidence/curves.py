@@ -28,6 +28,7 @@ ENVELOPES: Mapping[str, tuple[Start, ...]] = {
     "dummy": ("dummy", *SCRATCH),
 }
 WORTH_PROTECTING = 0.02  # least mean advantage of the unlocked model, in accuracy, for R to be defined
+INDICATIVE = ("quick", "paper")  # suites that never say more than "indicative only"
 PROTECTS = 0.75  # least lower bound of R for "protects under this suite"
 DUMMY_MARGIN = 0.05  # how far the interval of the dummy's R may lie from 1
 ENOUGH = 0.95  # least share of what an attacker reaches with more budget that he must reach with one
@@ -344,7 +345,7 @@ def verdict(measures: Measures, suite: str, skipped: Sequence[str] = ()) -> Audi
     """What the figures allow to say; the lower end of R against the reference decides, since the claim is the owner's to prove.
 
     In this order: R undefined, "nothing to protect"; lower end of what the unlocked model is worth beyond public weights <= 0, "moot";
-    lower end of R <= 0, "no protection"; 1 farther than `DUMMY_MARGIN` from the interval of the dummy's R, suite `quick` or attackers
+    lower end of R <= 0, "no protection"; 1 farther than `DUMMY_MARGIN` from the interval of the dummy's R, a suite of `INDICATIVE` or attackers
     skipped, "indicative only"; lower end < `PROTECTS`, or an attack that more budget takes further than `ENOUGH` allows, "delays"; else
     "protects under this suite".
     """
@@ -370,8 +371,8 @@ def _doubt(dummy: Estimate, suite: str, skipped: Sequence[str]) -> str:
     """Why an audit can only indicate; empty where it can say more."""
     if dummy.low is None or dummy.high is None or not dummy.low - DUMMY_MARGIN <= 1 <= dummy.high + DUMMY_MARGIN:
         return f", but an empty network, for which it must be 1, gets {in_words(dummy)}: the audit is off"
-    if suite == "quick":
-        return "; the quick suite has too few attackers to say more"
+    if suite in INDICATIVE:
+        return f"; the {suite} suite has too few attackers to say more"
     return f"; attackers that a thief could make were skipped: {'; '.join(skipped)}" if skipped else ""
 
 

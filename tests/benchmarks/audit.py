@@ -1,6 +1,6 @@
 """What an audit costs, attacker by attacker, and which attackers get furthest with networks that are locked.
 
-Source: digits of computer fonts; target: 10,000 MNIST digits, 28 px, grey. One cell network is trained on the source (the reference).
+Source: digits of computer fonts; target: 10,000 MNIST digits, both grey and 16 px. One cell network is trained on the source (the reference).
 Locked stand-ins, until pruning is a stage: `pruned` keeps the largest tenth of its weights and is trained on; `damaged` is, besides, driven
 away from the target's labels while it is trained on (cross-entropy of the source less that of the target, bounded), zeros held at zero.
 Every start meets the suite with equal budgets; the line holds seconds of one thread an attacker, and each attacker's mean test accuracy
@@ -64,7 +64,7 @@ def main() -> None:
 
 def run(given: argparse.Namespace, work: Work) -> None:
     """The whole benchmark in a folder."""
-    data = DataRecipe(size=28, channels=1)
+    data = DataRecipe(size=16, channels=1)
     source, target = (read_set(str(SHARED.with_name(name)), data, work.files) for name in ("chars74k_font_digits.npz", "mnist.npz"))
     reference = trained(source, work)
     release = locked(reference, source, target, given.lock, work)
@@ -113,7 +113,7 @@ def run(given: argparse.Namespace, work: Work) -> None:
 
 def trained(source: ImageSet, work: Work) -> CellNetwork:
     """The reference: 600 steps on the source."""
-    architecture = Architecture(space="nasbench201", cell=CELL, stem_channels=8, cells_per_stage=1, classes=10, shape=(1, 28, 28))
+    architecture = Architecture(space="nasbench201", cell=CELL, stem_channels=8, cells_per_stage=1, classes=10, shape=(1, 16, 16))
     network = build(architecture, torch_generator(0, "benchmark", "audit", "weights"))
     pools = [load_pool(source, split, work.files) for split in ("train", "val")]
     recipe = FitRecipe(steps=600, batch_size=64, optimizer="adam", learning_rate=0.01, select="last")
