@@ -207,7 +207,7 @@ def measure(points: Sequence[AttackPoint], same_as: Mapping[Start, Start] | None
     if len(names) != len(points):
         raise IntegrityError(f"{len(points) - len(names)} attack points are there twice")
     table = _table([point for point in points if point.budget == 1], same_as or {})
-    public = tuple(sorted({start for start, _ in table.cells} - set(STARTS)))
+    public = tuple(sorted(({start for start, _ in table.cells} | table.same_as.keys()) - set(STARTS)))
     envelopes = {**ENVELOPES, **({"outside": (*SCRATCH, *public)} if public else {})}
     curves = {name: table.envelope(starts) for name, starts in envelopes.items()}
     slc = _slc_areas(table, public)
