@@ -39,7 +39,6 @@ class OpaqueNetwork(Classifier):
         """The answers, as maps of one pixel: nothing before them can be seen."""
         return self.features(x)[:, :, None, None]
 
-    @torch.no_grad()
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """The answers.
 
