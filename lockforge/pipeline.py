@@ -7,23 +7,27 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from lockforge.audit.stage import audit_transfer
 from lockforge.data.roles import Tell, all_or_none, nobody, read_roles, read_set
 from lockforge.embed.stage import embed_task
 from lockforge.engine.device import choose_device, describe, set_threads
-from lockforge.errors import RecipeError
+from lockforge.errors import DataError, RecipeError
+from lockforge.export.models import Model, Place, place_of, public_places, read_given
 from lockforge.export.stage import export_artifact
-from lockforge.export.weights import read_model
 from lockforge.randomness import numpy_generator
-from lockforge.recipe import FitRecipe, Recipe
+from lockforge.recipe import FitRecipe, NetworkRecipe, Recipe
 from lockforge.records import (
+    Architecture,
     Artifact,
+    Cell,
     Checkpoint,
-    FileRef,
     ImageSet,
+    Op,
     Provenance,
+    PublicWeights,
     Roles,
     SearchResult,
     Subjects,
@@ -69,12 +73,15 @@ def gather(places: Places, recipe: Recipe, files: Files, *, tell: Tell = nobody)
     return read_roles(places.source, places.auxiliary, places.targets, recipe.data, files, tell=tell)
 
 
-def protect(recipe: Recipe, roles: Roles, do: Runs) -> Artifact:
+def protect(recipe: Recipe, roles: Roles, do: Runs, public: Sequence[str] = ()) -> Artifact:
     """Lock a model to its own task, prove it, and make the release's files.
 
     The targets appear only after everything has been chosen and trained: in the audits, and in the embeddings that the report shows.
+
+    Args: public: networks that anybody can have, which the audits attack too: `[NAME=]MODEL`.
     """
     source, auxiliary, targets = roles.source, roles.auxiliary, roles.targets
+    others = read_public(public, source, do.files)
 
     embeddings = tuple(do(embed_task, images, recipe.embed, None) for images in (source, *auxiliary))
     found = do(search_cell, source, auxiliary, embeddings, recipe.network, recipe.search)
@@ -82,7 +89,7 @@ def protect(recipe: Recipe, roles: Roles, do: Runs) -> Artifact:
     reference = do(train_cell, found.reference, source, recipe.train)
     model = do(train_cell, found.chosen, source, recipe.train)
 
-    subjects = Subjects(release=model, twin=model, reference=reference)
+    subjects = Subjects(release=model, twin=model, reference=reference, public=others)
     audits = tuple(do(audit_transfer, subjects, source, target, recipe.audit) for target in targets)
 
     shown = tuple(do(embed_task, images, recipe.embed, None) for images in targets)
@@ -111,15 +118,31 @@ def train(recipe: Recipe, roles: Roles, do: Runs) -> Checkpoint:
     return do(train_cell, search(recipe, roles, do).chosen, roles.source, recipe.train)
 
 
-def audit(recipe: Recipe, roles: Roles, model: Path, reference: Path | None, do: Runs) -> tuple[Subjects, tuple[TransferAudit, ...]]:
+@dataclass(frozen=True)
+class Models:
+    """Networks that are there already: the model, the one it is compared with, and public ones, each as `export.models` reads them."""
+
+    model: str
+    reference: str | None = None
+    public: tuple[str, ...] = ()
+
+
+def audit(recipe: Recipe, roles: Roles, models: Models, do: Runs) -> tuple[Subjects, tuple[TransferAudit, ...]]:
     """Attack a model that is already there. Without a reference the model stands in for it, and nothing is said to be removed."""
-    subjects = _adopt(model, reference, roles.source, do)
+    subjects = _adopt(models, roles.source, recipe.network, do)
     return subjects, tuple(do(audit_transfer, subjects, roles.source, target, recipe.audit) for target in roles.targets)
 
 
-def export(recipe: Recipe, roles: Roles, model: Path, reference: Path | None, do: Runs) -> Artifact:
-    """Make a release of a model that is already there, audited on the targets that are given."""
-    subjects, audits = audit(recipe, roles, model, reference, do)
+def export(recipe: Recipe, roles: Roles, models: Models, do: Runs) -> Artifact:
+    """Make a release of a model that is already there, audited on the targets that are given.
+
+    Raises: DataError: the model is an ONNX file, and a release has weights.
+    """
+    if place_of(models.model).opaque:
+        raise DataError(
+            f"{models.model} is an ONNX file: there are no weights to release", hint="give the weights, or use `lockforge audit`"
+        )
+    subjects, audits = audit(recipe, roles, models, do)
     embeddings = tuple(do(embed_task, images, recipe.embed, None) for images in (roles.source, *roles.auxiliary, *roles.targets))
     return do(export_artifact, roles, embeddings, None, subjects, audits, recipe)
 
@@ -194,14 +217,62 @@ def _meta_tasks(
     return tuple(tasks), tuple(kinds)
 
 
-def _adopt(model: Path, reference: Path | None, source: ImageSet, do: Runs) -> Subjects:
-    def measured(path: Path) -> Checkpoint:
-        architecture, tensors, _ = read_model(path)
-        weights: FileRef = do.files.put_tensors(tensors)
-        return do(adopt_model, architecture, weights, source)
+STAND_IN = Cell(ops=(Op.conv3x3, Op.none, Op.conv3x3, Op.skip, Op.none, Op.conv3x3))  # three convolutions in a row and a way around them
 
-    release = measured(model)
-    return Subjects(release=release, twin=release, reference=measured(reference) if reference else release)
+
+def _adopt(models: Models, source: ImageSet, network: NetworkRecipe, do: Runs) -> Subjects:
+    """Read all models, then measure those that are the owner's.
+
+    A black box has no architecture to start over with: the reference's stands in for it, or else `STAND_IN` in the recipe's skeleton.
+    """
+    own = {"model": place_of(models.model)} | ({"reference": place_of(models.reference)} if models.reference else {})
+    if "reference" in own and own["reference"].opaque:
+        raise DataError(f"the reference {models.reference} is an ONNX file, which cannot be attacked in full", hint="give its weights")
+    public = public_places(models.public)
+    read = _read_models(
+        [(place, len(source.classes)) for place in own.values()] + [(place, None) for place in public.values()], source, do.files
+    )
+    release, *others = [do(adopt_model, one.architecture, one.weights, source) for one in read[: len(own)]]
+    reference = others[0] if others else release
+    plain = Architecture(cell=STAND_IN, classes=len(source.classes), shape=source.shape, **network.model_dump())
+    return Subjects(
+        release=release,
+        twin=release,
+        reference=reference,
+        public=_as_public(list(public), read[len(own) :], source),
+        stand_in=(others[0].architecture if others else plain) if own["model"].opaque else None,
+    )
+
+
+def read_public(texts: Sequence[str], source: ImageSet, files: Files) -> tuple[PublicWeights, ...]:
+    """Networks that anybody can have.
+
+    Raises: RecipeError: no names or networks. DataError: unreadable, or for pictures of another shape than the source's. All are listed.
+    """
+    places = public_places(texts)
+    return _as_public(list(places), _read_models([(place, None) for place in places.values()], source, files), source)
+
+
+def _read_models(places: Sequence[tuple[Place, int | None]], source: ImageSet, files: Files) -> list[Model]:
+    read: list[Model] = []
+
+    def add(place: Place, classes: int | None) -> None:
+        read.append(read_given(place, source, files, classes=classes))
+
+    all_or_none([partial(add, place, classes) for place, classes in places], "models")
+    return read
+
+
+def _as_public(names: Sequence[str], models: Sequence[Model], source: ImageSet) -> tuple[PublicWeights, ...]:
+    found = [(name, *model) for name, model in zip(names, models, strict=True)]
+    wrong = [f"{name}: {architecture.shape}" for name, architecture, _ in found if architecture.shape != source.shape]
+    if wrong:
+        raise DataError(
+            f"public models take pictures of another shape than {source.shape}",
+            faults=wrong,
+            hint="targets are read in the source's shape, and so must be what a thief starts from: give weights for it, or set `data.size`",
+        )
+    return tuple(PublicWeights(name=name, architecture=architecture, weights=weights) for name, architecture, weights in found)
 
 
 def provenance(do: Runs) -> Provenance:

@@ -236,6 +236,14 @@ class NamedArchitecture(Record):
         return self.name
 
 
+BLACK_BOX = "black-box"
+
+
+def is_black_box(architecture: Architecture | NamedArchitecture) -> bool:
+    """Whether only its answers are known: a network named `BLACK_BOX` is an ONNX file, and nothing can be built from that name."""
+    return isinstance(architecture, NamedArchitecture) and architecture.name == BLACK_BOX
+
+
 AnyArchitecture = Annotated[Architecture | NamedArchitecture, Field(discriminator="space")]
 
 
@@ -292,7 +300,7 @@ class Epoch(Record):
 
 
 class Checkpoint(Record):
-    """Trained weights and where they came from; accuracies are on the source's own splits."""
+    """Trained weights and where they came from; accuracies are on the source's own splits. A black box's weights are its ONNX file."""
 
     architecture: AnyArchitecture
     weights: FileRef
@@ -305,12 +313,41 @@ class Checkpoint(Record):
     history: tuple[Epoch, ...]
 
 
+class PublicWeights(Record):
+    """A network that anybody can have, under the name of its start `public:NAME`."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    architecture: AnyArchitecture
+    weights: FileRef
+
+
 class Subjects(Record):
-    """The networks an audit compares: the release, the same without its weight lock, and the one no lock was put on."""
+    """The networks an audit compares: the release, the same without its weight lock, the one no lock was put on, and public ones.
+
+    `stand_in` is what a thief starts over with where the release is a black box, whose architecture nobody knows.
+    """
 
     release: Checkpoint
     twin: Checkpoint
     reference: Checkpoint
+    public: tuple[PublicWeights, ...] = ()
+    stand_in: AnyArchitecture | None = None
+
+    @model_validator(mode="after")
+    def _can_be_attacked(self) -> Self:
+        names = [public.name for public in self.public]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two public networks have one name: {names}")
+        if any(is_black_box(public.architecture) for public in self.public):
+            raise ValueError("a public network has weights: it is no black box")
+        if any(is_black_box(one.architecture) for one in (self.release, self.reference)) and self.stand_in is None:
+            raise ValueError("a black box needs a stand-in: its own architecture is not known")
+        return self
+
+    def empty(self, checkpoint: Checkpoint) -> AnyArchitecture:
+        """The architecture of the empty network beside a checkpoint: its own, or the stand-in's."""
+        known = not is_black_box(checkpoint.architecture)
+        return checkpoint.architecture if known or self.stand_in is None else self.stand_in
 
 
 # Audit

@@ -9,11 +9,12 @@ import pytest
 from lockforge import open_runs, protect, verify_release
 from lockforge.data.builtin import DEFAULT
 from lockforge.data.roles import read_roles
+from lockforge.evidence.faults import faults_of, start_faults
 from lockforge.evidence.signing import new_key, sign_folder
 from lockforge.export.stage import lay_out
-from lockforge.pipeline import provenance
+from lockforge.pipeline import STAND_IN, Models, audit, provenance
 from lockforge.recipe import Recipe, read_recipe
-from lockforge.records import Report
+from lockforge.records import Architecture, Report, Subjects
 
 TINY = """
 threads: 1
@@ -108,3 +109,21 @@ def test_the_page_needs_no_network_and_every_figure_has_words(release: Path) -> 
     assert html.count('role="img"') == html.count("aria-label=")
     assert html.count("<svg") >= 3
     assert json.loads((release / "labels.json").read_text()) == ["0", "1", "2", "3", "4"]
+
+
+def test_an_onnx_file_is_audited_beside_public_weights(release: Path, tiny: Recipe, tmp_path: Path) -> None:
+    """The release's ONNX file alone: as good on the source as its weights, which are public here; what needs weights is skipped."""
+    pytest.importorskip("onnxruntime")
+    do = open_runs(tiny, tmp_path / "runs", device="cpu")
+    source, _, targets = DEFAULT
+    roles = read_roles(source, (), targets, tiny.data, do.files)
+    subjects, (found,) = audit(tiny, roles, Models(str(release / "model.onnx"), None, (f"itself={release}",)), do)
+    known = Report.from_json((release / "report.json").read_bytes()).subjects.release
+    assert subjects.release.test_accuracy == known.test_accuracy
+    assert [public.weights for public in subjects.public] == [known.weights]
+    assert isinstance(subjects.stand_in, Architecture)
+    assert (subjects.stand_in.cell, subjects.stand_in.shape) == (STAND_IN, roles.source.shape)
+    assert [line.partition(":")[0] for line in found.skipped] == ["fine-tune"]
+    assert {point.attacker for point in found.points if point.start == "public:itself"} == {"linear-probe"}
+    assert (*faults_of(found), *start_faults(found, subjects)) == ()
+    assert Subjects.from_json(subjects.to_json()) == subjects

@@ -59,13 +59,14 @@ class Facts:
     """What decides whether an attacker can do anything here: the target's classes, those of the network, what the thief holds.
 
     Args: same_classes: the target's class names are the source's, in that order. head_fits: as many classes. source_images: the thief
-        has some of the source's images. cells: the network is made of cells.
+        has some of the source's images. cells: the network is made of cells. black_box: of the release only the answers are known.
     """
 
     same_classes: bool
     head_fits: bool
     source_images: bool
     cells: bool = True
+    black_box: bool = False
 
 
 @dataclass(frozen=True)
@@ -229,12 +230,13 @@ def always(_facts: Facts) -> str:
 
 @dataclass(frozen=True)
 class Attacker:
-    """An attack with its name, the settings it tries, and why it cannot be made where it cannot."""
+    """An attack with its name, the settings it tries, and why it cannot be made where it cannot. `black_box`: it needs answers only."""
 
     name: str
     attack: Attack
     settings: Callable[[AuditRecipe, Facts], tuple[Setting, ...]]
     unfit: Callable[[Facts], str] = always
+    black_box: bool = False
 
 
 @dataclass(frozen=True)

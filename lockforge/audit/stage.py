@@ -8,7 +8,7 @@ from lockforge.audit.attackers import SUITE_VERSION, SUITES, attackers_of, left_
 from lockforge.audit.ledger import Ledger
 from lockforge.audit.protocol import Attacker, Budget, Facts, Given, Item, Terms, attack
 from lockforge.audit.side_by_side import Brake, Job, run_all
-from lockforge.audit.starts import StartingPoint, starting_points
+from lockforge.audit.starts import StartingPoint, facts_of, starting_points
 from lockforge.audit.thief import Grid, GridPoint, Thief, merge, plan_grid, split_thief
 from lockforge.data.batches import Pool, load_pool
 from lockforge.evidence.curves import measure, verdict
@@ -22,15 +22,17 @@ CHECKED: tuple[Start, ...] = ("release", "scratch_release")
 
 @stage(version=3)
 def audit_transfer(subjects: Subjects, source: ImageSet, target: ImageSet, recipe: AuditRecipe, *, work: Work) -> TransferAudit:
-    """Attack the release, what it is compared with, and empty networks, with images of the target; measure what the lock removed.
+    """Attack the release, what it is compared with, empty and public networks, with images of the target; measure what the lock removed.
 
     All pictures are normalised as the source is: that preprocessing comes with a release, and every start gets the same pixels.
 
     Raises: DataError: the target has another shape than the networks, or too few images for a curve. OutcomeError: an attack diverged.
     """
     starts, same_as = starting_points(subjects, target, work.files)
+    facts, alone = facts_of(subjects, source, target)
+    skipped = who_is_skipped(recipe.suite, facts, alone)
     brake = Brake()
-    scene = set_scene(source, target, recipe, work, brake)
+    scene = set_scene(facts, source, target, recipe, work, brake)
     points = run_all(plan_jobs(starts, scene), Ledger(work.folder), work, brake)
     measures = measure(points, same_as, test_samples=len(scene.test))
     return TransferAudit(
@@ -41,13 +43,14 @@ def audit_transfer(subjects: Subjects, source: ImageSet, target: ImageSet, recip
         grid=tuple(point.images_per_class for point in scene.grid.points),
         samples=tuple(point.samples for point in scene.grid.points),
         seeds=tuple(range(recipe.seeds)),
-        dropped=(*scene.grid.dropped, *left_out(recipe.suite, scene.terms.facts)),
+        dropped=(*scene.grid.dropped, *left_out(recipe.suite, alone)),
+        skipped=skipped,
         validation_samples=sum(scene.grid.validation),
         test_samples=len(scene.test),
         same_as=same_as,
         points=points,
         measures=measures,
-        verdict=verdict(measures, recipe.suite),
+        verdict=verdict(measures, recipe.suite, skipped),
     )
 
 
@@ -61,7 +64,26 @@ class Scene:
     terms: Terms
 
 
-def set_scene(source: ImageSet, target: ImageSet, recipe: AuditRecipe, work: Work, brake: Brake) -> Scene:
+def who_attacks(suite: str, facts: Facts, start: StartingPoint) -> tuple[Attacker, ...]:
+    """The attackers that every start of this audit allows, and of these, for a public start, those that it allows itself."""
+    met = attackers_of(suite, facts, scratch=start.scratch)
+    return met if start.scratch else tuple(one for one in met if not one.unfit(start.facts(facts)))
+
+
+def who_is_skipped(suite: str, facts: Facts, alone: Facts) -> tuple[str, ...]:
+    """Attackers that a thief could make on the release and this audit cannot, and why: a black box, or other starts, do not allow them."""
+    lines = []
+    for one in SUITES[suite].attackers:
+        if one.unfit(alone):
+            continue
+        if facts.black_box and not one.black_box:
+            lines.append(f"{one.name}: it needs the weights, and of a black box only the answers are known")
+        elif why := one.unfit(facts):
+            lines.append(f"{one.name}: {why}, at least not from every start")
+    return tuple(lines)
+
+
+def set_scene(facts: Facts, source: ImageSet, target: ImageSet, recipe: AuditRecipe, work: Work, brake: Brake) -> Scene:
     """Hand out the target's images: training and validation splits to the thief, the test split to nobody.
 
     Raises: DataError: too few images for a curve.
@@ -74,7 +96,6 @@ def set_scene(source: ImageSet, target: ImageSet, recipe: AuditRecipe, work: Wor
     draw = partial(torch_generator, work.seed, "audit")
     thieves = [split_thief(pool, grid, draw, seed, like) for seed in range(recipe.seeds)]
     budget = Budget(recipe.steps or SUITES[recipe.suite].steps, recipe.batch_size, work.device, recipe.probe_steps, brake.ask)
-    facts = Facts(same_classes=source.classes == target.classes, head_fits=len(source.classes) == len(target.classes), source_images=True)
     return Scene(grid, thieves, test, Terms(recipe, facts, budget, draw))
 
 
@@ -89,13 +110,14 @@ def plan_jobs(starts: Sequence[StartingPoint], scene: Scene) -> Mapping[Item, Jo
     points, factor = scene.grid.points, SUITES[recipe.suite].check
     for seed in range(recipe.seeds):
         for start in starts:
+            here = replace(scene, terms=replace(scene.terms, facts=start.facts(scene.terms.facts)))
             given = start.given(draw("start", start.name, seed), device)
-            for attacker in attackers_of(recipe.suite, scene.terms.facts, scratch=start.scratch):
+            for attacker in who_attacks(recipe.suite, scene.terms.facts, start):
                 item = Item(start.name, attacker.name, seed)
-                jobs[item] = partial(one_attack, item, attacker, given, points, scene)
+                jobs[item] = partial(one_attack, item, attacker, given, points, here)
                 if factor and seed == 0 and start.name in CHECKED:
                     more = replace(item, budget=factor)
-                    jobs[more] = partial(one_attack, more, attacker, given, points[len(points) // 2 :][:1], scene)
+                    jobs[more] = partial(one_attack, more, attacker, given, points[len(points) // 2 :][:1], here)
     return jobs
 
 

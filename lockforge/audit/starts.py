@@ -1,16 +1,20 @@
-"""What the thief can start from: the release, its twin, the reference, empty networks, and an empty network passed off as the release."""
+"""What the thief can start from: release, twin, reference, empty networks, one of them passed off as the release, and public networks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from lockforge.audit.protocol import Given
+from lockforge.audit.protocol import Facts, Given
 from lockforge.errors import DataError
-from lockforge.records import AnyArchitecture, Checkpoint, ImageSet, Start, Subjects
+from lockforge.records import AnyArchitecture, Architecture, Checkpoint, FileRef, ImageSet, Start, Subjects, is_black_box
 from lockforge.runs import Files
+from lockforge.spaces.black_box import BlackBox
 from lockforge.spaces.networks import build, load
+from lockforge.spaces.opaque import OpaqueNetwork, read_opaque
+
+SCRATCH = "scratch"
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,8 @@ class StartingPoint:
     """A network before any attack. `architecture` has the target's classes; `weights` is None for an empty network.
 
     `scratch` networks are trained from nothing; all others, the dummy too, are attacked like the release. `source_classes` are those
-    of the head that comes with it.
+    of the head that comes with it. A `box` is all there is of a black box, which has no weights. A `public` network may have other
+    classes than the source: what can be done with it is its own matter.
     """
 
     name: Start
@@ -26,9 +31,13 @@ class StartingPoint:
     weights: Mapping[str, Tensor] | None
     scratch: bool
     source_classes: int
+    box: BlackBox | None = None
+    public: bool = False
 
     def given(self, generator: torch.Generator, device: str = "cpu") -> Given:
         """The network with a new head for the target's classes; the head, and all weights where there are none, from `generator`."""
+        if self.box is not None:
+            return self._given_box(self.box, generator, device)
         empty = build(self.architecture, generator)
         if self.weights is None:
             if self.scratch:
@@ -41,43 +50,90 @@ class StartingPoint:
         came = {name: self.weights[f"head.{name}"].to(device) for name in empty.head.state_dict()}
         return Given(load(self.architecture, {**body, **head}).to(device), came if fits else None, came)
 
+    def _given_box(self, box: BlackBox, generator: torch.Generator, device: str) -> Given:
+        """A new head behind the answers. The old head hands the answers on, where there are as many as the target has classes."""
+        classes = self.architecture.classes
+        old = OpaqueNetwork(box, classes).head.to(device).state_dict() if box.classes == classes else None
+        return Given(OpaqueNetwork(box, classes, generator).to(device), old, OpaqueNetwork(box, box.classes).head.to(device).state_dict())
+
+    def facts(self, facts: Facts) -> Facts:
+        """What holds for an attack from here: the audit's facts, except that a public network has classes and layers of its own."""
+        if not self.public:
+            return facts
+        fits = self.source_classes == self.architecture.classes
+        return replace(facts, same_classes=False, head_fits=fits, cells=isinstance(self.architecture, Architecture))
+
+
+def facts_of(subjects: Subjects, source: ImageSet, target: ImageSet) -> tuple[Facts, Facts]:
+    """What holds for every start but the public ones, and what would hold were the release, with its weights, the only one.
+
+    A thief has the file of a black box, and with it all that is in it: what this audit cannot do with it, he may.
+    """
+    networks = [one.architecture for one in (subjects.release, subjects.twin, subjects.reference)]
+    alone = Facts(
+        same_classes=source.classes == target.classes,
+        head_fits=len(source.classes) == len(target.classes),
+        source_images=True,
+        cells=isinstance(networks[0], Architecture) or is_black_box(networks[0]),
+    )
+    cells = all(isinstance(network, Architecture) for network in networks)
+    return replace(alone, cells=cells, black_box=any(is_black_box(network) for network in networks)), alone
+
 
 def starting_points(subjects: Subjects, target: ImageSet, files: Files) -> tuple[tuple[StartingPoint, ...], dict[Start, Start]]:
     """The starts that need attacking, and the others: {start: the earlier start that is the same network}.
 
     Two trained starts are the same when architecture and weights are; two scratch starts when the architectures are.
 
-    Raises: DataError: the target's pictures have another shape than the networks take.
+    Raises: DataError: the target's pictures have another shape than the networks take; all such networks are listed.
     """
     trained: tuple[tuple[Start, Checkpoint], ...] = (
         ("release", subjects.release),
         ("twin", subjects.twin),
         ("reference", subjects.reference),
     )
-    for name, checkpoint in trained:
-        if checkpoint.architecture.shape != target.shape:
-            raise DataError(
-                f"the {name} takes pictures of shape {checkpoint.architecture.shape}, the target's are {target.shape}",
-                hint="read the target in the source's shape: `data.size` and `data.channels` do that",
-            )
+    strangers: dict[Start, AnyArchitecture] = {f"public:{one.name}": one.architecture for one in subjects.public}
+    _check_shapes({**{name: one.architecture for name, one in trained}, **strangers}, target)
     points: list[StartingPoint] = []
     same_as: dict[Start, Start] = {}
     first: dict[tuple[str, str], Start] = {}
 
-    def add(name: Start, checkpoint: Checkpoint, identity: str | None, *, scratch: bool) -> None:
-        architecture = checkpoint.architecture.model_copy(update={"classes": len(target.classes)})
-        key = (architecture.digest, name if identity is None else identity)
+    def add(name: Start, architecture: AnyArchitecture, weights: FileRef | None, identity: str, *, public: bool = False) -> None:
+        headless = architecture.model_copy(update={"classes": len(target.classes)})
+        key = (headless.digest, identity)
         if key in first:
             same_as[name] = first[key]
             return
         first[key] = name
-        empty = scratch or name == "dummy"
-        weights = None if empty else files.get_tensors(checkpoint.weights)
-        points.append(StartingPoint(name, architecture, weights, scratch, checkpoint.architecture.classes))
+        opaque = weights is not None and is_black_box(architecture)
+        points.append(
+            StartingPoint(
+                name,
+                headless,
+                None if weights is None or opaque else files.get_tensors(weights),
+                scratch=identity == SCRATCH,
+                source_classes=architecture.classes,
+                box=read_opaque(architecture, weights, files) if weights is not None and opaque else None,
+                public=public,
+            )
+        )
 
     for name, checkpoint in trained:
-        add(name, checkpoint, checkpoint.weights.sha256, scratch=False)
-    add("scratch_release", subjects.release, "scratch", scratch=True)
-    add("scratch_reference", subjects.reference, "scratch", scratch=True)
-    add("dummy", subjects.release, None, scratch=False)
+        add(name, checkpoint.architecture, checkpoint.weights, checkpoint.weights.sha256)
+    add("scratch_release", subjects.empty(subjects.release), None, SCRATCH)
+    add("scratch_reference", subjects.empty(subjects.reference), None, SCRATCH)
+    add("dummy", subjects.empty(subjects.release), None, "dummy")
+    for one in subjects.public:
+        add(f"public:{one.name}", one.architecture, one.weights, one.weights.sha256, public=True)
     return tuple(points), same_as
+
+
+def _check_shapes(networks: Mapping[Start, AnyArchitecture], target: ImageSet) -> None:
+    wrong = [(name, network.shape) for name, network in networks.items() if network.shape != target.shape]
+    if wrong:
+        (name, shape), others = wrong[0], wrong[1:]
+        raise DataError(
+            f"the {name} takes pictures of shape {shape}, the target's are {target.shape}",
+            faults=[f"the {other} takes {another}" for other, another in others],
+            hint="read the target in the source's shape: `data.size` and `data.channels` do that",
+        )

@@ -321,6 +321,10 @@ def _audit(console: Console, name: str, audit: "TransferAudit") -> None:
         table.add_row("SLC-AUC of the worst attacker (natural log)", estimate(max(areas, key=lambda area: area.mean or 0.0)))
     table.add_row("accuracy gap at most data", estimate(measures.accuracy_gap, percent=True))
     table.add_row("worst attacker", measures.worst_attacker)
+    if measures.worth_beyond_public is not None:
+        table.add_row("worth of the unlocked model beyond public weights", estimate(measures.worth_beyond_public, percent=True))
+    for line in audit.skipped:
+        table.add_row("skipped", line)
     console.print(table)
     console.print(f"[dim]{audit.verdict.reason}[/]\n", highlight=False)
 

@@ -38,9 +38,21 @@ Key = Annotated[
 ]
 Unsigned = Annotated[bool, typer.Option("--unsigned", help="Leave the release unsigned, and say so in it.")]
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="The owner's data: an image folder, an .npz file or a built-in name.")]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A release folder or its model.safetensors.")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A release folder or its model.safetensors, or ARCHITECTURE=FILE with a bare state dict.")
+]
+Asked = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A release folder or its model.safetensors, ARCHITECTURE=FILE with a bare state dict, or an .onnx file."
+    ),
+]
 Reference = Annotated[
-    Path | None, typer.Option("--reference", metavar="MODEL", help="The unlocked model to compare with (release folder or safetensors).")
+    str | None, typer.Option("--reference", metavar="MODEL", help="The unlocked model to compare with: a release or ARCHITECTURE=FILE.")
+]
+Public = Annotated[
+    list[str] | None,
+    typer.Option("--public", metavar="MODEL", help="Weights that anybody can have: [NAME=]MODEL or [NAME=]ARCHITECTURE=FILE. Repeatable."),
 ]
 
 
@@ -54,6 +66,7 @@ def protect(
     source: Annotated[str | None, typer.Argument(metavar="SOURCE", help="The owner's data; none runs the built-in digits.")] = None,
     auxiliary: Auxiliary = None,
     target: Targets = None,
+    public: Public = None,
     recipe: RecipeName = "digits",
     out: Out = Path("release"),
     key: Key = None,
@@ -73,7 +86,7 @@ def protect(
         roles = _gather(_places(source, auxiliary, target), settings, do, terminal)
         from lockforge import pipeline
 
-        artifact = pipeline.protect(settings, roles, do)
+        artifact = pipeline.protect(settings, roles, do, tuple(public or ()))
         do.write_lock(Path(recipe).stem)
         folder, signer = _lay_out(artifact, do, out, key, unsigned=unsigned)
     show.release(folder, signer, as_json=json)
@@ -157,10 +170,11 @@ def train(
 
 
 def audit(
-    model: Model,
+    model: Asked,
     source: Annotated[str, typer.Option("--source", metavar="PLACE", help="The data the model was trained on.")],
     target: Annotated[list[str], typer.Option("--target", metavar="PLACE", help="What a thief wants: [NAME=]PLACE. May be repeated.")],
     reference: Reference = None,
+    public: Public = None,
     recipe: RecipeName = "digits",
     set_: Overrides = None,
     skip_unreadable: Skip = False,
@@ -176,7 +190,7 @@ def audit(
         roles = _gather(_places(source, None, target), settings, do, terminal)
         from lockforge import pipeline
 
-        subjects, audits = pipeline.audit(settings, roles, model, reference, do)
+        subjects, audits = pipeline.audit(settings, roles, pipeline.Models(model, reference, tuple(public or ())), do)
     show.audits(roles, subjects, audits, as_json=json)
 
 
@@ -204,7 +218,7 @@ def export(
         roles = _gather(_places(source, None, target), settings, do, terminal)
         from lockforge import pipeline
 
-        artifact = pipeline.export(settings, roles, model, reference, do)
+        artifact = pipeline.export(settings, roles, pipeline.Models(model, reference), do)
         folder, signer = _lay_out(artifact, do, out, key, unsigned=unsigned)
     show.release(folder, signer, as_json=json)
 

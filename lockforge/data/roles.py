@@ -154,8 +154,8 @@ def _check_names(given: Sequence[Given]) -> None:
         raise RecipeError("every data set needs a name of its own", faults=faults, hint="name them, for instance --target mine=photos/")
 
 
-def all_or_none(steps: Sequence[Callable[[], None]]) -> None:
-    """Take every step, then report the faults of all.
+def all_or_none(steps: Sequence[Callable[[], None]], what: str = "data sets") -> None:
+    """Take every step, then report the faults of all. `what` they read, in words.
 
     Raises: DataError: of the only failing step, or one that lists them all.
     """
@@ -169,7 +169,7 @@ def all_or_none(steps: Sequence[Callable[[], None]]) -> None:
         raise errors[0]
     if errors:
         faults = [line for error in errors for line in (error.message, *(f"  {fault}" for fault in error.faults))]
-        raise DataError(f"{len(errors)} data sets cannot be used", faults=faults, hint=errors[0].hint)
+        raise DataError(f"{len(errors)} {what} cannot be used", faults=faults, hint=errors[0].hint)
 
 
 def _read_all(given: Sequence[Given], recipe: DataRecipe) -> list[_Seen]:

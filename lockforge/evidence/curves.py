@@ -208,7 +208,7 @@ def measure(points: Sequence[AttackPoint], same_as: Mapping[Start, Start] | None
     if len(names) != len(points):
         raise IntegrityError(f"{len(points) - len(names)} attack points are there twice")
     table = _table([point for point in points if point.budget == 1], same_as or {})
-    public = tuple(sorted({start for start, _ in table.cells} - set(STARTS)))
+    public = tuple(sorted(({start for start, _ in table.cells} | table.same_as.keys()) - set(STARTS)))
     envelopes = {**ENVELOPES, **({"outside": (*SCRATCH, *public)} if public else {})}
     curves = {name: table.envelope(starts) for name, starts in envelopes.items()}
     slc = _slc_areas(table, public)
@@ -345,17 +345,19 @@ def verdict(measures: Measures, suite: str, skipped: Sequence[str] = ()) -> Audi
     """What the figures allow to say; the lower end of R against the reference decides, since the claim is the owner's to prove.
 
     In this order: R undefined, "nothing to protect"; lower end of what the unlocked model is worth beyond public weights <= 0, "moot";
-    lower end of R <= 0, "no protection"; 1 farther than `DUMMY_MARGIN` from the interval of the dummy's R, a suite of `INDICATIVE` or attackers
-    skipped, "indicative only"; lower end < `PROTECTS`, or an attack that more budget takes further than `ENOUGH` allows, "delays"; else
-    "protects under this suite".
+    lower end of R <= 0, "no protection"; 1 farther than `DUMMY_MARGIN` from the interval of the dummy's R, a suite of `INDICATIVE`, or
+    attackers skipped, "indicative only"; lower end < `PROTECTS`, or an attack that more budget takes further than `ENOUGH` allows,
+    "delays"; else "protects under this suite". The first two say as well who was skipped: with him, the unlocked model might be worth more.
     """
     figure, dummy, beyond = measures.removed_vs_reference, measures.removed_by_dummy, measures.worth_beyond_public
     if figure.low is None or figure.high is None:
-        return AuditVerdict(word="nothing to protect", reason=figure.reason)
+        return AuditVerdict(word="nothing to protect", reason=figure.reason + _left_out(skipped))
     said = f"advantage removed against the reference {in_words(figure)}"
     if beyond is not None and (beyond.low is None or beyond.low <= 0):
         found = f"the unlocked model's mean advantage over public weights is {in_words(beyond)}"
-        return AuditVerdict(word="moot", reason=f"public weights do as well: {found}, its lower end is not above 0; {said}")
+        return AuditVerdict(
+            word="moot", reason=f"public weights do as well: {found}, its lower end is not above 0; {said}{_left_out(skipped)}"
+        )
     if figure.low <= 0:
         return AuditVerdict(word="no protection", reason=f"{said}: its lower end is not above 0")
     doubt = _doubt(dummy, suite, skipped)
@@ -373,6 +375,11 @@ def _doubt(dummy: Estimate, suite: str, skipped: Sequence[str]) -> str:
         return f", but an empty network, for which it must be 1, gets {in_words(dummy)}: the audit is off"
     if suite in INDICATIVE:
         return f"; the {suite} suite has too few attackers to say more"
+    return _left_out(skipped)
+
+
+def _left_out(skipped: Sequence[str]) -> str:
+    """Who was skipped; empty where nobody was."""
     return f"; attackers that a thief could make were skipped: {'; '.join(skipped)}" if skipped else ""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from lockforge.errors import IntegrityError
 from lockforge.evidence.curves import SCRATCH, STARTS, choose, measure, name_of, rises, verdict
-from lockforge.records import AttackPoint, Checkpoint, Estimate, Start, Subjects, TransferAudit
+from lockforge.records import AttackPoint, Checkpoint, Estimate, PublicWeights, Start, Subjects, TransferAudit
 
 TOLERANCE = 1e-9  # on recomputed figures; another machine's logarithm may differ in the last bit
 _WHOLE = 0.01  # images: how far accuracy x images may lie from a whole number, for accuracies once held in float32
@@ -115,7 +115,8 @@ def _one_budget(audit: TransferAudit) -> Mapping[_Place, tuple[AttackPoint, ...]
 def _unequal_settings(audit: TransferAudit) -> Iterator[str]:
     """Other settings at one place than at another, or from one start than from another; attackers that left a start alone.
 
-    Public starts may lack attackers, since not every attack can be made on any network.
+    Public starts may have other attackers and settings, since not every attack can be made on any network: a head that fits is kept,
+    one that does not is new.
     """
     tried: dict[tuple[str, str], set[tuple[str, ...]]] = defaultdict(set)
     for (start, attacker, _, _), points in _one_budget(audit).items():
@@ -127,7 +128,8 @@ def _unequal_settings(audit: TransferAudit) -> Iterator[str]:
         twice = sorted(name for name, count in Counter(next(iter(found))).items() if count > 1)
         if twice:
             yield f"{start}:{attacker} tries the setting {twice[0]} twice"
-        by_attacker[attacker, start in SCRATCH][start] = {name for names in found for name in names}
+        if start in STARTS:
+            by_attacker[attacker, start in SCRATCH][start] = {name for names in found for name in names}
     for (attacker, empty), starts in sorted(by_attacker.items()):
         if len({frozenset(names) for names in starts.values()}) > 1:
             yield f"{attacker} tries other settings on some starts than on others: {', '.join(sorted(starts))}"
@@ -140,15 +142,16 @@ def _unequal_budgets(audit: TransferAudit) -> Iterator[str]:
     """Other steps for an attacker at one place than at another with as many images, or fewer steps for starting over than for an attacker.
 
     Successive halving gives a place's settings unequal steps, and each place may favour another setting: what must be equal are the
-    steps themselves, whoever got them. A linear probe's do not pass through the network and are held against its own alone.
+    steps themselves, whoever got them. A linear probe's do not pass through the network and are held against its own alone, and a
+    public start's, which may have other settings, against its own.
     """
-    shares: dict[tuple[str, int, bool], set[tuple[int, ...]]] = defaultdict(set)
+    shares: dict[tuple[str, int, str], set[tuple[int, ...]]] = defaultdict(set)
     empty: dict[tuple[str, int, int], int] = defaultdict(int)
     most: dict[tuple[int, int], tuple[int, str]] = {}
     for (start, attacker, samples, seed), tried in _one_budget(audit).items():
         steps = tuple(sorted(point.steps for point in tried))
-        shares[attacker, samples, start in SCRATCH].add(steps)
-        if attacker == HEAD_ONLY:
+        shares[attacker, samples, ("empty" if start in SCRATCH else "trained") if start in STARTS else start].add(steps)
+        if attacker == HEAD_ONLY or start not in STARTS:
             continue
         if start in SCRATCH:
             empty[start, samples, seed] += sum(steps)
@@ -221,21 +224,33 @@ def start_faults(audit: TransferAudit, subjects: Subjects) -> tuple[str, ...]:
     Trained starts are the same when weights and architecture are; empty ones when their architecture is, whatever its head, since each
     start gets a head for the target's classes; the dummy is always on its own.
     """
-    trained = {"release": subjects.release, "twin": subjects.twin, "reference": subjects.reference}
+    trained: dict[Start, Checkpoint | PublicWeights] = {
+        "release": subjects.release,
+        "twin": subjects.twin,
+        "reference": subjects.reference,
+        **{f"public:{one.name}": one for one in subjects.public},
+    }
     empty = {"scratch_release": subjects.release, "scratch_reference": subjects.reference}
 
     def identity(start: Start) -> tuple[str, str] | None:
         if start not in trained and start not in empty:
             return None
-        checkpoint = trained[start] if start in trained else empty[start]
-        headless = checkpoint.architecture.model_copy(update={"classes": audit.classes})
-        return headless.digest, checkpoint.weights.sha256 if start in trained else "empty"
+        architecture = trained[start].architecture if start in trained else subjects.empty(empty[start])
+        headless = architecture.model_copy(update={"classes": audit.classes})
+        return headless.digest, trained[start].weights.sha256 if start in trained else "empty"
 
     def unequal(start: Start, other: Start) -> bool:
         return identity(start) is None or identity(start) != identity(other)
 
     pairs = sorted(audit.same_as.items())
-    return tuple(f"{start} is said to be {other}, which is another network" for start, other in pairs if unequal(start, other))
+    unlike_others = tuple(f"{start} is said to be {other}, which is another network" for start, other in pairs if unequal(start, other))
+    there = {start for start in (*audit.same_as, *(point.start for point in audit.points)) if start not in STARTS}
+    given = {f"public:{one.name}" for one in subjects.public}
+    return (
+        *unlike_others,
+        *(f"{start} was given but not attacked" for start in sorted(given - there)),
+        *(f"{start} was attacked but not given" for start in sorted(there - given)),
+    )
 
 
 def checkpoint_faults(checkpoint: Checkpoint, name: str) -> tuple[str, ...]:

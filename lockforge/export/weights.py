@@ -9,9 +9,11 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import TypeAdapter, ValidationError
+
 from lockforge.errors import DataError, IntegrityError
 from lockforge.recipe import Recipe
-from lockforge.records import Architecture, Checkpoint, ImageSet
+from lockforge.records import AnyArchitecture, Checkpoint, ImageSet, fault_lines
 from lockforge.runs import Files
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 NAME = "model.safetensors"
 LARGEST_HEADER = 16 * 2**20  # bytes
 LARGEST_MODEL = 8 * 2**30
+_ARCHITECTURE: TypeAdapter[AnyArchitecture] = TypeAdapter(AnyArchitecture)
 
 
 def write_weights(checkpoint: Checkpoint, source: ImageSet, recipe: Recipe, files: Files) -> bytes:
@@ -46,7 +49,7 @@ def with_metadata(bare: bytes, metadata: dict[str, str]) -> bytes:
     return struct.pack("<Q", len(header)) + header + bare[8 + length :]
 
 
-def read_model(place: Path) -> "tuple[Architecture, dict[str, Tensor], dict[str, str]]":
+def read_model(place: Path) -> "tuple[AnyArchitecture, dict[str, Tensor], dict[str, str]]":
     """Architecture, tensors and metadata of a release folder or of its model.safetensors; the header is bounded before it is read.
 
     Raises: DataError: no such file, or not one of ours. IntegrityError: damaged.
@@ -56,15 +59,21 @@ def read_model(place: Path) -> "tuple[Architecture, dict[str, Tensor], dict[str,
 
     path = place / NAME if place.is_dir() else place
     if not path.is_file():
-        raise DataError(f"{path} is not there", hint="give a release folder or a model.safetensors written by LockForge")
+        raise DataError(f"{path} is not there", hint="give a release folder, its model.safetensors, or ARCHITECTURE=FILE")
     try:
         metadata = _metadata(path)
     except PermissionError as error:
         raise DataError(f"{path} may not be read", hint="give yourself leave to read it (chmod u+r)") from error
     if "lockforge.architecture" not in metadata:
-        raise DataError(f"{path} does not say which architecture it is", hint="give weights that LockForge wrote (train or protect)")
+        raise DataError(
+            f"{path} does not say which architecture it is", hint="say it, as in resnet18-cifar=FILE; LockForge's own weights do"
+        )
     try:
-        return Architecture.from_json(metadata["lockforge.architecture"]), dict(load(path.read_bytes())), metadata
+        return _ARCHITECTURE.validate_json(metadata["lockforge.architecture"]), dict(load(path.read_bytes())), metadata
+    except ValidationError as error:
+        raise IntegrityError(
+            f"{path} names no architecture", faults=fault_lines(error), hint="another version wrote it, or it was edited"
+        ) from error
     except SafetensorError as error:
         raise IntegrityError(f"{path} is damaged: {error}", hint="get the file again") from error
 
@@ -76,7 +85,8 @@ def _metadata(path: Path) -> dict[str, str]:
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if size > LARGEST_MODEL or length > min(LARGEST_HEADER, size - 8):
             raise IntegrityError(
-                f"{path} claims a header of {length} bytes in a file of {size}", hint="it is cut short or no safetensors file"
+                f"{path} claims a header of {length} bytes in a file of {size}",
+                hint="it is cut short or no safetensors file; weights of another make are given as ARCHITECTURE=FILE",
             )
         header = file.read(length)
     try:

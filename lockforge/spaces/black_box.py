@@ -94,6 +94,10 @@ class BlackBox:
     batch: int | None
     digest: str
 
+    def __deepcopy__(self, _memo: dict[int, Any]) -> "BlackBox":
+        """Itself: nothing in it changes, and the runtime's session cannot be copied."""
+        return self
+
     def logits(self, images: Float32[Tensor, "n c h w"]) -> Float32[Tensor, "n k"]:
         """What the file answers, on the CPU: logits, if that is what it was exported to give.
 
@@ -119,10 +123,11 @@ class BlackBox:
         return found
 
 
-def read_black_box(path: Path, shape: tuple[int, int, int] | None = None) -> BlackBox:
+def read_black_box(path: Path, shape: tuple[int, int, int] | None = None, what: str = "") -> BlackBox:
     """An ONNX classifier: one input (images, c, h, w) and one output (images, classes), both in single precision.
 
-    Args: shape: (c, h, w) of the pictures, for the axes that the file leaves free; fixed axes stay what they are.
+    Args: shape: (c, h, w) of the pictures, for the axes that the file leaves free; fixed axes stay what they are. what: what errors call
+    it, where that is not the file's own name.
     Raises: DataError: no such file, too large, no such classifier (all faults are listed). ResourceError: onnxruntime is not installed.
     """
     try:
@@ -132,7 +137,7 @@ def read_black_box(path: Path, shape: tuple[int, int, int] | None = None) -> Bla
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", hint="give an ONNX file") from error
-    runtime = Runtime(data, path.name)
+    runtime = Runtime(data, what or path.name)
     batch, found = _input(runtime, shape)
     asked = runtime.run(np.zeros((batch or 1, *found), np.float32))
     if asked.dtype != np.float32 or asked.ndim != 2 or len(asked) != (batch or 1) or asked.shape[1] < 2:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lockforge.errors import IntegrityError
-from lockforge.records import Architecture, NamedArchitecture
+from lockforge.records import Architecture, NamedArchitecture, is_black_box
 from lockforge.spaces import counts, nasbench201, tally, transnas101
 from lockforge.spaces.classifier import Classifier
 from lockforge.spaces.named import NamedNetwork
@@ -149,13 +149,15 @@ def parameters(architecture: Architecture | NamedArchitecture) -> int:
 
 @functools.lru_cache(maxsize=256)
 def flops(architecture: Architecture | NamedArchitecture) -> int:
-    """Operations of one forward pass over one picture; `counts` and `tally` say what one operation is.
+    """Operations of one forward pass over one picture; `counts` and `tally` say what one operation is. A black box's are not known: 0.
 
     >>> flops(NamedArchitecture(name="resnet18", classes=1000, shape=(3, 224, 224)))
     1823187968
     """
     if isinstance(architecture, Architecture):
         return counts.flops(architecture)
+    if is_black_box(architecture):
+        return 0
     return sum(tally.operations(_skeleton(architecture).eval(), architecture.shape).values())
 
 

@@ -1,14 +1,22 @@
 """Train one architecture on the source, and measure it once on what it has not seen."""
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from lockforge.data.batches import load_pool
 from lockforge.engine.evaluate import accuracy, confusion, logits_of
 from lockforge.engine.fit import Bench, fit
 from lockforge.errors import DataError
 from lockforge.randomness import torch_generator
 from lockforge.recipe import FitRecipe
-from lockforge.records import AnyArchitecture, Checkpoint, FileRef, ImageSet
+from lockforge.records import AnyArchitecture, Checkpoint, FileRef, ImageSet, is_black_box
 from lockforge.runs import Work, stage
+from lockforge.spaces.classifier import Classifier
 from lockforge.spaces.networks import build, load, state
+from lockforge.spaces.opaque import OpaqueNetwork, read_opaque
+
+CONSTANT = 1e-6  # spread of a logit over pictures, as a share of the largest logit, that counts as none
 
 
 @stage(version=1)
@@ -60,15 +68,20 @@ def _fitting(architecture: AnyArchitecture, source: ImageSet) -> None:
 
 @stage(version=1)
 def adopt_model(architecture: AnyArchitecture, weights: FileRef, source: ImageSet, *, work: Work) -> Checkpoint:
-    """A model that is already trained, measured once on the source's validation and test splits.
+    """A model that is already trained, measured once on the source's validation and test splits. A black box is measured by asking it.
 
-    Raises: DataError: the architecture is for other pictures or classes. IntegrityError: the weights do not fit it.
+    Raises: DataError: the architecture is for other pictures or classes, or the answers say nothing. IntegrityError: the weights do not
+    fit it.
     """
     _fitting(architecture, source)
-    network = load(architecture, work.files.get_tensors(weights)).to(work.device)
+    if is_black_box(architecture):
+        network: Classifier = OpaqueNetwork(read_opaque(architecture, weights, work.files), architecture.classes)
+    else:
+        network = load(architecture, work.files.get_tensors(weights))
     (val_logits, val_labels), (logits, labels) = (
         logits_of(network, load_pool(source, split, work.files, device=work.device), device=work.device) for split in ("val", "test")
     )
+    _telling(torch.cat([val_logits, logits]))
     return Checkpoint(
         architecture=architecture,
         weights=weights,
@@ -80,3 +93,18 @@ def adopt_model(architecture: AnyArchitecture, weights: FileRef, source: ImageSe
         confusion=confusion(logits, labels, len(source.classes)),
         history=(),
     )
+
+
+def _telling(logits: Float[Tensor, "n k"]) -> None:
+    """Raise a DataError where the answers are no numbers, or the same for all n pictures, up to a millionth of the largest."""
+    wrong = int((~logits.isfinite()).any(dim=1).sum())
+    if wrong:
+        raise DataError(
+            f"the model answers with NaN or infinity for {wrong} of {len(logits)} pictures of the source",
+            hint="its training diverged, or the file is not the one that was trained: give another",
+        )
+    if len(logits) > 1 and float((logits.amax(0) - logits.amin(0)).max()) <= CONSTANT * float(logits.abs().max()):
+        raise DataError(
+            f"the model gives one and the same answer for all {len(logits)} pictures of the source's validation and test splits",
+            hint="there is nothing to audit in it: check that the file is the trained one, and how its pictures are to be normalised",
+        )

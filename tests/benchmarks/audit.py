@@ -1,6 +1,6 @@
 """What an audit costs, attacker by attacker, and which attackers get furthest with networks that are locked.
 
-Source: digits of computer fonts; target: 10,000 MNIST digits, both grey and 16 px. One cell network is trained on the source (the reference).
+Source: digits of computer fonts; target: 10,000 MNIST digits, both grey and 16 px. A cell network trained on the source is the reference.
 Locked stand-ins, until pruning is a stage: `pruned` keeps the largest tenth of its weights and is trained on; `damaged` is, besides, driven
 away from the target's labels while it is trained on (cross-entropy of the source less that of the target, bounded), zeros held at zero.
 Every start meets the suite with equal budgets; the line holds seconds of one thread an attacker, and each attacker's mean test accuracy
@@ -23,7 +23,7 @@ from torch.nn import functional
 from lockforge.audit.attackers import SUITES
 from lockforge.audit.side_by_side import Brake
 from lockforge.audit.stage import plan_jobs, set_scene
-from lockforge.audit.starts import starting_points
+from lockforge.audit.starts import facts_of, starting_points
 from lockforge.data.batches import Pool, load_pool
 from lockforge.data.roles import read_set
 from lockforge.engine.evaluate import accuracy, logits_of
@@ -72,7 +72,7 @@ def run(given: argparse.Namespace, work: Work) -> None:
     subjects = Subjects(release=models[0], twin=models[0], reference=models[1])
     recipe = AuditRecipe(suite=given.suite, images_per_class=tuple(given.grid), seeds=given.seeds)
     starts, same_as = starting_points(subjects, target, work.files)
-    jobs = plan_jobs(starts, set_scene(source, target, recipe, work, Brake()))
+    jobs = plan_jobs(starts, set_scene(facts_of(subjects, source, target)[0], source, target, recipe, work, Brake()))
 
     seconds: dict[str, float] = defaultdict(float)
     checks: dict[str, float] = defaultdict(float)

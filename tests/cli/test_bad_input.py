@@ -164,3 +164,40 @@ def test_a_disk_that_refuses_is_a_resource_fault(
     assert code == 4
     assert words in said
     assert len(list((tmp_path / "runs" / "embed_task").glob("*[0-9a-f]"))) == 1
+
+
+DIGITS = ("--source", "digits:0-4/a", "--target", "digits:5-9/b", "--set", "data.limit_per_class=16")
+THIN = "resnet20-cifar"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("audit", "resnet19-cifar=a.pt"), 2, ("no network 'resnet19-cifar'", "resnet20-cifar")),
+        (("audit", "a.onnx", "--reference", "b.onnx"), 3, ("reference b.onnx is an ONNX file",)),
+        (("audit", "a.onnx", "--reference", f"{THIN}=b.pt"), 3, ("2 models cannot be used", "a.onnx", "b.pt")),
+        (("audit", "bare.safetensors"), 3, ("does not say which architecture", "resnet18-cifar=FILE")),
+        (("audit", f"{THIN}=bare.safetensors"), 3, ("7 classes where the source has 5",)),
+        (("audit", f"{THIN}=five.safetensors", "--public", f"{THIN}=bare.safetensors"), 3, ("another shape than (1, 8, 8)", "(3, 8, 8)")),
+        (("audit", f"{THIN}=five.safetensors", "--public", "x.onnx", "--public", "a b=c"), 2, ("2 public model(s)", "x.onnx", "a b=c")),
+        (("export", "a.onnx", "--unsigned"), 3, ("no weights to release", "lockforge audit")),
+    ],
+)
+def test_models_that_cannot_be_audited_are_faults(
+    arguments: tuple[str, ...], code: int, words: tuple[str, ...], run: Run, tmp_path: Path
+) -> None:
+    """A network that is not known, answers where weights are needed, no architecture, other classes, other channels."""
+    from safetensors.torch import save_file
+
+    from lockforge.randomness import torch_generator
+    from lockforge.records import NamedArchitecture
+    from lockforge.spaces.named import to_published
+    from lockforge.spaces.networks import build, state
+
+    for name, classes, channels in (("bare", 7, 3), ("five", 5, 1)):
+        network = build(NamedArchitecture(name=THIN, classes=classes, shape=(channels, 8, 8)), torch_generator(0))
+        save_file(to_published(THIN, state(network)), tmp_path / f"{name}.safetensors")
+    found, said = run(*arguments, *DIGITS)
+    assert found == code
+    assert all(word in said for word in (*words, "hint:"))
+    assert "Traceback" not in said

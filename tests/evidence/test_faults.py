@@ -265,6 +265,20 @@ def test_a_start_may_only_stand_for_the_same_network(audited: TransferAudit) -> 
         assert start_faults(audited.model_copy(update={"same_as": {"scratch_reference": "scratch_release"}}), same) == ()
 
 
+def test_public_starts_may_have_settings_and_steps_of_their_own(audited: TransferAudit) -> None:
+    """A head that fits is kept, one that does not is new. What is tried at one place and not at another is a fault here too."""
+    own = [
+        point.model_copy(update={"start": "public:a", "setting": f"own {point.setting}", "steps": point.steps + 1})
+        for point in audited.points
+        if point.start == "reference"
+    ]
+    assert faults_of(again(audited.model_copy(update={"points": (*audited.points, *own)}))) == ()
+    spared = next(point for point in own if point.test_accuracy is None)
+    fewer = [point for point in own if point is not spared]
+    faults = faults_of(again(audited.model_copy(update={"points": (*audited.points, *fewer)})))
+    assert f"public:a:{spared.attacker} tries other settings at some places than at others" in faults
+
+
 def test_the_points_of_the_fixture_are_as_an_audit_leaves_them(audited: TransferAudit) -> None:
     """One test accuracy for each start, attacker, grid value and seed: the test split is touched once."""
     tested_points: list[AttackPoint] = [point for point in audited.points if point.test_accuracy is not None]

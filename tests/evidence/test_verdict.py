@@ -73,6 +73,16 @@ def test_nothing_to_protect_comes_before_moot(measures: Measures) -> None:
     assert verdict(undefined, "full") == AuditVerdict(word="nothing to protect", reason="too little")
 
 
+def test_who_was_skipped_is_said_where_it_would_make_the_model_worth_more(measures: Measures) -> None:
+    """Nothing to protect, and moot, rest on what the unlocked model was seen to be worth."""
+    moot = with_r(measures, 0.9, worth_beyond_public=interval(-0.1, 0.1))
+    worthless = moot.model_copy(update={"removed_vs_reference": Estimate(mean=None, reason="too little")})
+    for found, word in ((moot, "moot"), (worthless, "nothing to protect")):
+        said = verdict(found, "full", ("regrow: it needs weights",))
+        assert said.word == word
+        assert said.reason.endswith("; attackers that a thief could make were skipped: regrow: it needs weights")
+
+
 def check(start: Start, with_more: float, samples: int = 100) -> BudgetCheck:
     """An attacker with four budgets beside what he reached with one."""
     return BudgetCheck(

@@ -59,8 +59,11 @@ SUITES = {
 
 
 def attackers_of(suite: str, facts: Facts, *, scratch: bool) -> tuple[Attacker, ...]:
-    """Who attacks a start: empty networks are trained in full, all others meet every attacker of the suite that the facts allow."""
-    fit = tuple(attacker for attacker in SUITES[suite].attackers if not attacker.unfit(facts))
+    """Who attacks a start: empty networks are trained in full, all others meet every attacker of the suite that the facts allow.
+
+    Of a black box only outputs are known, so it meets those who need no more.
+    """
+    fit = tuple(one for one in SUITES[suite].attackers if not one.unfit(facts) and (one.black_box or not facts.black_box))
     if not scratch:
         return fit
     return (starting_over(fit) if suite == "quick" else restarting(fit),)

@@ -66,4 +66,4 @@ def black_box_probe(given: Given, loot: Loot, settings: Sequence[Setting], budge
     ]
 
 
-BLACK_BOX_PROBE = Attacker("black-box-probe", black_box_probe, settings)
+BLACK_BOX_PROBE = Attacker("black-box-probe", black_box_probe, settings, black_box=True)

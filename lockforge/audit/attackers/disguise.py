@@ -166,4 +166,4 @@ def disguise(given: Given, loot: Loot, settings: Sequence[Setting], budget: Budg
     ]
 
 
-DISGUISE = Attacker("disguise", disguise, settings)
+DISGUISE = Attacker("disguise", disguise, settings, black_box=True)

@@ -44,8 +44,13 @@ class Student(nn.Module):
         return said
 
 
-def settings(recipe: AuditRecipe, _facts: Facts) -> tuple[Setting, ...]:
-    """A plain strong cell and the given architecture, each matching logits and features, and logits alone (a black box); Adam."""
+def settings(recipe: AuditRecipe, facts: Facts) -> tuple[Setting, ...]:
+    """A plain strong cell and the given architecture, each matching logits and features, and logits alone; Adam.
+
+    Of a black box neither the architecture nor the features are known.
+    """
+    if facts.black_box:
+        return (Setting("adam", recipe.fine_tune_rates[0], "own", (("student", "plain"), ("match", "black-box"))),)
     return tuple(
         Setting("adam", recipe.fine_tune_rates[0], "own", (("student", student), ("match", match)))
         for student in ("plain", "same")
@@ -124,4 +129,4 @@ def distill(given: Given, loot: Loot, settings: Sequence[Setting], budget: Budge
     ]
 
 
-DISTILL = Attacker("distill", distill, settings)
+DISTILL = Attacker("distill", distill, settings, black_box=True)

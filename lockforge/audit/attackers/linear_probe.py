@@ -23,9 +23,9 @@ from lockforge.spaces.networks import flops
 FLAT = 1e-4  # least spread of a feature, in its own unit, by which it is divided
 
 
-def settings(recipe: AuditRecipe, _facts: Facts) -> tuple[Setting, ...]:
-    """Adam at each rate, with the network's own batch-norm statistics and with the thief's."""
-    norms: tuple[BatchNorm, ...] = ("source", "re-estimated")
+def settings(recipe: AuditRecipe, facts: Facts) -> tuple[Setting, ...]:
+    """Adam at each rate, with the network's own batch-norm statistics and, where they can be got at, with the thief's."""
+    norms: tuple[BatchNorm, ...] = ("source",) if facts.black_box else ("source", "re-estimated")
     return tuple(Setting("adam", rate, norm) for norm in norms for rate in dict.fromkeys(recipe.probe_rates))
 
 
@@ -73,4 +73,4 @@ def _with_head(body: Classifier, head: nn.Module, centre: Float[Tensor, " d"], s
     return probed
 
 
-LINEAR_PROBE = Attacker("linear-probe", linear_probe, settings)
+LINEAR_PROBE = Attacker("linear-probe", linear_probe, settings, black_box=True)

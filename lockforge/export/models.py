@@ -1,0 +1,107 @@
+"""Models as they are given: ours, a bare state dict with the name of its network, or an ONNX file of which only the answers are used."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lockforge.errors import RecipeError
+from lockforge.export.weights import read_model
+from lockforge.records import BLACK_BOX, AnyArchitecture, FileRef, ImageSet, NamedArchitecture
+from lockforge.runs import Files
+from lockforge.spaces.black_box import read_black_box
+from lockforge.spaces.named import NAMES
+from lockforge.spaces.networks import load
+from lockforge.spaces.state_dicts import read_network
+
+_NOT_IN_A_NAME = re.compile(r"[^\w.-]+")
+
+
+class Place(NamedTuple):
+    """A model that was given: its file or folder, and the name of its network where that was said."""
+
+    path: Path
+    network: str = ""
+
+    @property
+    def opaque(self) -> bool:
+        """Whether it is an ONNX file."""
+        return not self.network and self.path.suffix.lower() == ".onnx"
+
+
+class Model(NamedTuple):
+    """A model that was read; a black box's weights are its ONNX file."""
+
+    architecture: AnyArchitecture
+    weights: FileRef
+
+
+def place_of(text: str) -> Place:
+    """`PATH` or `ARCHITECTURE=FILE`; a path that is there is a path, whatever its name.
+
+    Raises: RecipeError: no such architecture.
+
+    >>> place_of("resnet18-cifar=a=b.pt")
+    Place(path=PosixPath('a=b.pt'), network='resnet18-cifar')
+    """
+    name, mark, file = text.partition("=")
+    if not mark or Path(text).exists():
+        return Place(Path(text))
+    if name not in NAMES:
+        raise RecipeError(f"{text}: there is no network {name!r}", hint=f"give ARCHITECTURE=FILE with one of: {', '.join(NAMES)}")
+    return Place(Path(file), name)
+
+
+def public_places(texts: Sequence[str]) -> dict[str, Place]:
+    """Public models by name: `[NAME=]PATH` or `[NAME=]ARCHITECTURE=FILE`; the name is the file's or folder's, where none is given.
+
+    Raises: RecipeError: a name that cannot be one, a name given twice, no such architecture, an ONNX file; all faults are listed.
+    """
+    found: dict[str, Place] = {}
+    faults = []
+    for text in texts:
+        try:
+            name, place = _named(text)
+        except RecipeError as error:
+            faults.append(error.message)
+            continue
+        if not name or _NOT_IN_A_NAME.search(name):
+            faults.append(f"{text}: {name!r} is no name; letters, digits, '_', '-' and '.' make one")
+        if name in found:
+            faults.append(f"{text}: {name!r} is the name of {found[name].path} already")
+        if place.opaque:
+            faults.append(f"{text}: an ONNX file, which has no weights that a thief could train")
+        found[name] = place
+    if faults:
+        raise RecipeError(
+            f"{len(faults)} public model(s) cannot be used", faults=faults, hint="give --public [NAME=]MODEL or [NAME=]ARCHITECTURE=FILE"
+        )
+    return found
+
+
+def _named(text: str) -> tuple[str, Place]:
+    name, mark, rest = text.partition("=")
+    if mark and name not in NAMES and not Path(text).exists():
+        return name, place_of(rest)
+    place = place_of(text)
+    folder = place.path if place.path.is_dir() else None
+    return _NOT_IN_A_NAME.sub("-", folder.resolve().name if folder else place.path.stem), place
+
+
+def read_given(place: Place, source: ImageSet, files: Files, *, classes: int | None = None) -> Model:
+    """Read a model for pictures of the source's shape; that its weights fit is checked here.
+
+    Args: classes: how many a bare state dict must have, where that is known.
+    Raises: DataError: unreadable, or another network than was said. IntegrityError: damaged, or weights and architecture of ours differ.
+    ResourceError: an ONNX file, and onnxruntime is not installed.
+    """
+    if place.opaque:
+        box = read_black_box(place.path, source.shape)
+        architecture = NamedArchitecture(name=BLACK_BOX, classes=box.classes, shape=box.shape)
+        return Model(architecture, files.put(place.path.read_bytes()))
+    if place.network:
+        named, tensors = read_network(place.path, place.network, source.shape[1:], classes)
+        return Model(named, files.put_tensors(tensors))
+    ours, tensors, _ = read_model(place.path)
+    load(ours, tensors)
+    return Model(ours, files.put_tensors(tensors))
