@@ -113,7 +113,7 @@ def run(given: argparse.Namespace, work: Work) -> None:
 
 def trained(source: ImageSet, work: Work) -> CellNetwork:
     """The reference: 600 steps on the source."""
-    architecture = Architecture(space="nasbench201", cell=CELL, stem_channels=8, cells_per_stage=1, classes=10, shape=(1, 16, 16))
+    architecture = Architecture(space="nasbench201", cell=CELL, stem_channels=4, cells_per_stage=1, classes=10, shape=(1, 16, 16))
     network = build(architecture, torch_generator(0, "benchmark", "audit", "weights"))
     pools = [load_pool(source, split, work.files) for split in ("train", "val")]
     recipe = FitRecipe(steps=600, batch_size=64, optimizer="adam", learning_rate=0.01, select="last")
