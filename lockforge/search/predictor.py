@@ -32,7 +32,7 @@ Form = Literal["pair", "score"]
 _FLOOR = 1e-3  # of an embedding's mean entry: what is smaller is as good as nothing
 _LEAST_SPREAD = 0.05
 _REACH = 4.0  # spreads; a task farther out than this from those of the training is treated as if it were here
-_BLOCK = 1 << 15  # questions answered at once
+_BLOCK = 1 << 12  # questions answered at once: 2 MB, which fits a core's cache and costs no fresh pages
 
 
 class PairNetwork(nn.Module):
@@ -61,9 +61,9 @@ class PairNetwork(nn.Module):
         return codes @ as_first.T, second, tasks @ of_task.T + first.bias
 
     def above(self, x: Float[Tensor, "n w"]) -> Float[Tensor, " n"]:
-        """The rest of h, from the first layer's sum."""
+        """The rest of h, from the first layer's sum, which is spent."""
         for layer in self.layers[1:]:
-            x = layer(torch.relu(x))
+            x = layer(torch.relu_(x))
         return x.squeeze(-1)
 
     def forward(self, a: Float[Tensor, "n e"], b: Float[Tensor, "n e"], z: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
@@ -127,8 +127,8 @@ class Predictor:
             for start in range(0, len(cells), step):
                 part = slice(start, start + step)
                 for of_task in task:
-                    there = self.network.above(of_task + first[part, None] + panel_second[None])
-                    back = self.network.above(of_task + panel_first[None] + second[part, None])
+                    there = self.network.above((of_task + first[part])[:, None] + panel_second)
+                    back = self.network.above((of_task + panel_first) + second[part, None])
                     wins[part] += ((there > back).double() + 0.5 * (there == back).double()).sum(1)
         return wins.numpy()
 
