@@ -51,7 +51,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=1, help="kept in the line; every place is attacked once")
-    parser.add_argument("--attackers", nargs="+", help="only these; the line is not saved then")
+    parser.add_argument("--steps", type=int, help="of a setting; the suite's own where it is not given")
+    parser.add_argument("--starts", nargs="+", help="only these; nothing is said to be removed then")
+    parser.add_argument("--no-check", action="store_true", help="leave out the attacks with a larger budget")
     given = parser.parse_args()
     given.device = "cpu"
     torch.set_num_threads(given.threads)
@@ -70,7 +72,7 @@ def run(given: argparse.Namespace, work: Work) -> None:
     release = locked(reference, source, target, given.lock, work)
     models = [checkpoint(network, source, work) for network in (release, reference)]
     subjects = Subjects(release=models[0], twin=models[0], reference=models[1])
-    recipe = AuditRecipe(suite=given.suite, images_per_class=tuple(given.grid), seeds=given.seeds)
+    recipe = AuditRecipe(suite=given.suite, images_per_class=tuple(given.grid), seeds=given.seeds, steps=given.steps)
     starts, same_as = starting_points(subjects, target, work.files)
     jobs = plan_jobs(starts, set_scene(facts_of(subjects, source, target)[0], source, target, recipe, work, Brake()))
 
@@ -78,7 +80,7 @@ def run(given: argparse.Namespace, work: Work) -> None:
     checks: dict[str, float] = defaultdict(float)
     points: list[AttackPoint] = []
     for item, job in jobs.items():
-        if given.attackers and item.attacker not in given.attackers:
+        if (given.starts and item.start not in given.starts) or (given.no_check and item.budget > 1):
             continue
         started = time.perf_counter()
         points += job()
@@ -90,24 +92,24 @@ def run(given: argparse.Namespace, work: Work) -> None:
     for attacker in sorted(seconds, key=lambda name: -reached["release"].get(name, 0.0)):
         row = "  ".join(f"{start} {found[attacker]:.3f}" for start, found in reached.items() if attacker in found)
         print(f"{attacker:18s} {seconds[attacker]:7.1f} s  {row}")
-    if given.attackers:
-        return
-    measures = measure(tuple(points), same_as, test_samples=target.counts.test)
     drop = models[1].test_accuracy - models[0].test_accuracy
-    figures = {
+    figures: dict[str, object] = {
         "suite": given.suite,
         "lock": given.lock,
         "grid": given.grid,
         "seeds": given.seeds,
+        "steps": given.steps or SUITES[given.suite].steps,
         "source_accuracy": models[1].test_accuracy,
         "source_drop": drop,
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "check_seconds": {name: round(value, 1) for name, value in checks.items()},
         "mean_accuracy": {start: {name: round(value, 4) for name, value in found.items()} for start, found in reached.items()},
-        "removed": measures.removed_vs_reference.model_dump(),
-        "removed_by_dummy": measures.removed_by_dummy.model_dump(),
-        "budget_checks": [check.model_dump() for check in measures.budget_checks],
     }
+    if not given.starts:
+        measures = measure(tuple(points), same_as, test_samples=target.counts.test)
+        figures["removed"] = measures.removed_vs_reference.model_dump()
+        figures["removed_by_dummy"] = measures.removed_by_dummy.model_dump()
+        figures["budget_checks"] = [check.model_dump() for check in measures.budget_checks]
     write_line("audit", given, figures)
 
 
