@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of a setting; the suite's own where it is not given")
     parser.add_argument("--starts", nargs="+", help="only these; nothing is said to be removed then")
     parser.add_argument("--no-check", action="store_true", help="leave out the attacks with a larger budget")
+    parser.add_argument("--note", help="what else to know of this run, such as a machine that had other work")
     given = parser.parse_args()
     given.device = "cpu"
     torch.set_num_threads(given.threads)

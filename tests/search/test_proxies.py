@@ -139,7 +139,7 @@ def backbone(name: str) -> nn.Module:
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
 def test_any_network_has_proxies(name: str) -> None:
-    """Depthwise convolutions, ReLU6, dropout, blocks of all kinds: the same numbers twice, snip and flops as counted apart, none missing."""
+    """Depthwise convolutions, ReLU6, dropout, blocks of all kinds: equal numbers twice, snip and flops as counted apart, none missing."""
     network = backbone(name)
     images, labels = batch((4, 3, 32, 32), 5)
     drawn = torch.get_rng_state()
