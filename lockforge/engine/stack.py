@@ -6,7 +6,7 @@ own generator, in the order in which `fit` draws them.
 
 What it gains on a CPU falls with the work a step holds: a grouped convolution of K small ones is begun once, yet computes no faster than
 they do, and over half of a step is convolution. Measured on one thread of a busy machine, stem of 8 channels (`tests/benchmarks/stack.py`):
-16 members at 8 x 8 pixels 3.4 times with 5 examples a step and 2.2 times with 32; 4 members with 32, 1.2 times; at 28 x 28 with 10, 1.3.
+16 members at 8 x 8 pixels 3.4 times with 5 examples a step and 2.9 times with 32; 4 members with 32, 1.2 times; at 28 x 28 with 10, 1.3.
 Networks whose largest activation fills a core's cache by itself gain nothing and are left to `fit`.
 
 Shapes: K members, b examples a batch, k classes, P numbers in the trained parameters of one member. Losses in nats, accuracies in [0, 1].
