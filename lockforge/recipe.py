@@ -132,6 +132,38 @@ class SearchRecipe(Record):
     shortlist: Annotated[ShortlistRecipe, says("the measured finish")] = ShortlistRecipe()
 
 
+class PruneRecipe(Record):
+    """The weight lock. Names and values as in the paper on non-transferable pruning (arXiv:2410.08015), but for the defaults."""
+
+    method: Annotated[
+        Literal["none", "magnitude", "ntp"], says("none: no weight lock; magnitude: the smallest weights; ntp: non-transferable pruning")
+    ] = "none"
+    sparsity: Annotated[float, Field(gt=0, lt=1), says("share of the prunable weights that end as zeros")] = 0.9
+    scope: Annotated[Literal["layer", "global"], says("the same share of every layer, or the smallest weights of all layers")] = "layer"
+    projection: Annotated[
+        Literal["exact", "soft"], says("the Z step: keep the largest weights, to a sparsity that rises; or the paper's soft threshold")
+    ] = "exact"
+    rho: Annotated[Rate, says("weight of the squared distance between weights and their sparse copy")] = 0.005
+    shrink: Annotated[Rate, says("weight of |Z|_1 in a soft threshold of shrink / rho")] = 1e-4
+    alpha: Annotated[float, Field(ge=0), says("weight of the auxiliary sets' cross-entropy, which is driven up")] = 1.0
+    bound: Annotated[Rate, says("nats above which it is driven up no more")] = 10.0
+    away: Annotated[Literal["ce", "mmd"], says("what is driven up: the cross-entropy, or that times the distance of features (MMD)")] = "ce"
+    fisher: Annotated[float, Field(ge=0), says("lambda: weight of the scatter between the auxiliary classes as a share of that within")] = (
+        1.0
+    )
+    over: Annotated[Literal["mean", "worst"], says("several auxiliary sets: their mean, or the one locked least")] = "mean"
+    rounds: Annotated[Positive, says("of a W, a Z and a dual step; the last mask is kept")] = 8
+    fit: Annotated[FitRecipe, says("the W step of one round")] = FitRecipe(
+        steps=50, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=8e-4, schedule="constant", select="last"
+    )
+    recovery: Annotated[FitRecipe, says("after the rounds, with the masks fixed and the lock's terms kept")] = FitRecipe(
+        steps=400, batch_size=128, optimizer="adam", learning_rate=3e-3, weight_decay=8e-4, select="last"
+    )
+    max_source_drop: Annotated[Unit, says("source accuracy, on validation, that the lock may cost before it is refused")] = 0.02
+    bisection: Annotated[int, Field(ge=0), says("lower sparsities to try where the lock costs more than that; the highest that holds")] = 0
+    structured: Annotated[bool, says("remove whole filters: the network itself becomes smaller")] = False
+
+
 class AuditRecipe(Record):
     """The thief's means: every starting point gets this grid, this budget and this rule of choice."""
 
@@ -173,6 +205,7 @@ class Recipe(Record):
     embed: Annotated[EmbedRecipe, says("the task embedding")] = EmbedRecipe()
     search: Annotated[SearchRecipe, says("the architecture lock")] = SearchRecipe()
     train: Annotated[FitRecipe, says("how release and reference are trained")] = FitRecipe(epochs=12)
+    prune: Annotated[PruneRecipe, says("the weight lock")] = PruneRecipe()
     audit: Annotated[AuditRecipe, says("the thief's means")] = AuditRecipe()
     export: Annotated[ExportRecipe, says("what a release holds")] = ExportRecipe()
 

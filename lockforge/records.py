@@ -313,6 +313,72 @@ class Checkpoint(Record):
     history: tuple[Epoch, ...]
 
 
+# Pruning
+
+
+class PruneRound(Record):
+    """One round of pruning: means over its steps, then the state at its end.
+
+    Losses are in nats and None where there was no such term; `between` and `within` are the traces of the auxiliary features' scatter.
+    `primal` = |W - Z| / |W| and `dual` = |Z - Z_before| / |W|, Euclidean over all prunable weights; `sparsity` is the share of zeros in Z.
+    """
+
+    phase: Literal["rounds", "recovery"]
+    source_loss: float
+    auxiliary_loss: float | None = None
+    between: float | None = None
+    within: float | None = None
+    penalty: float = 0.0
+    primal: float = 0.0
+    dual: float = 0.0
+    sparsity: Share
+    val_accuracy: Share
+
+
+class LayerSparsity(Record):
+    """Zeros of one prunable tensor."""
+
+    name: str
+    weights: Annotated[int, Field(ge=1)]
+    zeros: Count
+
+
+class Pruning(Record):
+    """How a network was pruned. `auxiliary` says what stood in for the thief's task: sets given, pictures made of the source, or nothing.
+
+    `dense_bytes`, `sparse_bytes`: the weights as safetensors, with zeros written out and in the compact form. `source_drop`: accuracy on
+    the source's validation split that the lock cost.
+    """
+
+    method: Literal["magnitude", "ntp"]
+    fisher: bool
+    auxiliary: Literal["given", "generated", "none"]
+    layers: Annotated[tuple[LayerSparsity, ...], Field(min_length=1)]
+    rounds: tuple[PruneRound, ...]
+    source_drop: Annotated[float, Field(ge=-1, le=1)]
+    dense_bytes: Count
+    sparse_bytes: Count
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros among all prunable weights."""
+        return sum(layer.zeros for layer in self.layers) / sum(layer.weights for layer in self.layers)
+
+
+class PrunedModel(Record):
+    """A pruned network and how it came about."""
+
+    checkpoint: Checkpoint
+    pruning: Pruning
+
+
+class Ablation(Record):
+    """A network that is audited beside the release to show what each part of the lock does, under the name of its start `ablation:NAME`."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z-]+$")]
+    checkpoint: Checkpoint
+
+
 class PublicWeights(Record):
     """A network that anybody can have, under the name of its start `public:NAME`."""
 
@@ -330,6 +396,7 @@ class Subjects(Record):
     release: Checkpoint
     twin: Checkpoint
     reference: Checkpoint
+    ablations: tuple[Ablation, ...] = ()
     public: tuple[PublicWeights, ...] = ()
     stand_in: AnyArchitecture | None = None
 
@@ -338,6 +405,9 @@ class Subjects(Record):
         names = [public.name for public in self.public]
         if len(set(names)) < len(names):
             raise ValueError(f"two public networks have one name: {names}")
+        names = [ablation.name for ablation in self.ablations]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two ablations have one name: {names}")
         if any(is_black_box(public.architecture) for public in self.public):
             raise ValueError("a public network has weights: it is no black box")
         if any(is_black_box(one.architecture) for one in (self.release, self.reference)) and self.stand_in is None:
@@ -353,7 +423,7 @@ class Subjects(Record):
 # Audit
 
 
-Start = Annotated[str, Field(pattern=r"^(release|twin|reference|scratch_release|scratch_reference|dummy|public:[\w.-]+)$")]
+Start = Annotated[str, Field(pattern=r"^(release|twin|reference|scratch_release|scratch_reference|dummy|public:[\w.-]+|ablation:[a-z-]+)$")]
 
 
 class AttackPoint(Record):
@@ -512,6 +582,7 @@ class Report(Record):
     embeddings: tuple[TaskEmbedding, ...]
     cosines: tuple[tuple[float, ...], ...]
     search: SearchResult | None
+    pruned: dict[Start, Pruning] = {}
     subjects: Subjects
     audits: tuple[TransferAudit, ...]
     tests: tuple[TargetTest, ...] = ()
