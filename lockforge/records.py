@@ -10,7 +10,7 @@ import re
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from lockforge.errors import IntegrityError
 
@@ -224,16 +224,35 @@ class Architecture(Record):
 
 
 class NamedArchitecture(Record):
-    """Enough to rebuild a network that others published: its name (`spaces.named.NAMES`), classes and pictures (c, h, w)."""
+    """Enough to rebuild a network that others published: its name (`spaces.named.NAMES`), classes and pictures (c, h, w).
+
+    `widths`: channels of the layers that filters were taken out of, by name and sorted. As long as there are none they are not written, so
+    that a record without them keeps its digest.
+    """
 
     space: Literal["named"] = "named"
     name: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
     classes: Annotated[int, Field(ge=2)]
     shape: tuple[Side, Side, Side]
+    widths: tuple[tuple[str, Side], ...] = ()
+
+    @model_validator(mode="after")
+    def _one_spelling(self) -> Self:
+        names = [name for name, _ in self.widths]
+        if names != sorted(set(names)):
+            raise ValueError(f"widths must be sorted by name, each name once: {names[:8]}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_no_widths(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        if not self.widths:
+            del written["widths"]
+        return written
 
     def __str__(self) -> str:
-        """The name."""
-        return self.name
+        """The name, and how many layers have become narrower."""
+        return f"{self.name} with {len(self.widths)} narrower layer(s)" if self.widths else self.name
 
 
 BLACK_BOX = "black-box"

@@ -120,3 +120,16 @@ def test_a_verdict_without_checks_has_not_passed() -> None:
     assert not Verdict(checks=()).passed
     assert Verdict(checks=(good,)).passed
     assert not Verdict(checks=(good, good.model_copy(update={"passed": False}))).passed
+
+
+def test_widths_of_a_named_network_are_written_only_where_there_are_some() -> None:
+    """A record without them is the JSON it was before there were widths; with them it comes back, and has one spelling."""
+    full = NamedArchitecture(name="resnet18", classes=10, shape=(3, 32, 32))
+    assert full.to_json() == '{"classes":10,"name":"resnet18","shape":[3,32,32],"space":"named"}'
+    narrow = NamedArchitecture(name="resnet18", classes=10, shape=(3, 32, 32), widths=(("a", 3), ("b", 1)))
+    assert NamedArchitecture.from_json(narrow.to_json()) == narrow
+    assert narrow.digest != full.digest
+    assert str(narrow) == "resnet18 with 2 narrower layer(s)"
+    for wrong in ([["b", 1], ["a", 3]], [["a", 1], ["a", 1]], [["a", 0]]):
+        with pytest.raises(IntegrityError, match="widths"):
+            NamedArchitecture.from_json(canonical_json({**full.model_dump(mode="json"), "widths": wrong}))

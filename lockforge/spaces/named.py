@@ -19,6 +19,7 @@ from lockforge.records import NamedArchitecture
 from lockforge.spaces import mobilenet_v3, resnet_cifar, vgg, vit
 from lockforge.spaces.backbones import HEADS, Backbone, new_backbone
 from lockforge.spaces.classifier import Classifier
+from lockforge.spaces.filters import narrow
 
 Shape = tuple[int, int, int]
 Body = Backbone | vgg.VGG | mobilenet_v3.MobileNetV3 | vit.VisionTransformer | resnet_cifar.ThinResNet
@@ -103,7 +104,7 @@ def check_sides(name: str, size: tuple[int, int]) -> None:
 
 
 class NamedNetwork(Classifier):
-    """A published network with its last layer taken off (`body`) and put beside it (`head`)."""
+    """A published network with its last layer taken off (`body`) and put beside it (`head`), and as narrow as its architecture says."""
 
     architecture: NamedArchitecture
 
@@ -117,6 +118,8 @@ class NamedNetwork(Classifier):
         assert isinstance(head, nn.Linear)  # noqa: S101  every entry of KNOWN names a linear layer; the tests build them all
         self.head = head
         self.body.set_submodule(found.head, nn.Identity())
+        if architecture.widths:
+            narrow(self, head, architecture.widths, architecture.name)
 
     def maps(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
         """The last maps; features are their means, except where a hidden layer or a class token comes between (VGG, MobileNetV3, ViT)."""
