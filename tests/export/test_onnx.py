@@ -13,7 +13,8 @@ from lockforge.recipe import ExportRecipe
 from lockforge.records import Checkpoint, NamedArchitecture
 from lockforge.runs import Files
 from lockforge.spaces.black_box import read_black_box
-from lockforge.spaces.networks import build, state
+from lockforge.spaces.networks import build, parameters, state
+from lockforge.spaces.structured import choose_filters, remove_filters
 
 RECIPE = ExportRecipe(parity_samples=3)
 
@@ -50,6 +51,18 @@ def test_without_onnxruntime_nothing_is_claimed(
     """The core works without the extra, and says that it did not look."""
     monkeypatch.setattr(room, "find_spec", lambda _name: None)
     assert parity_of(checkpoint.architecture, files.get_tensors(checkpoint.weights), exported, RECIPE, 0) == NOT_CHECKED
+
+
+def test_a_network_without_half_its_filters_is_a_smaller_file() -> None:
+    """Half of the inner channels of ResNet-20 are about half of its weights; the file has those that are left, and answers like them."""
+    architecture = NamedArchitecture(name="resnet20-cifar", classes=4, shape=(3, 8, 8))
+    network = build(architecture, torch_generator(0, "narrow"))
+    small = remove_filters(network, choose_filters(network, 0.5))
+    data = to_onnx(small.architecture, state(small), RECIPE)
+    assert parity_of(small.architecture, state(small), data, RECIPE, 0).startswith("same logits")
+    assert 4 * parameters(small.architecture) < len(data) < 0.65 * 4 * parameters(architecture)
+    with pytest.raises(OutcomeError, match="OTHER LOGITS"):
+        parity_of(architecture, state(network), data, RECIPE, 0)
 
 
 @pytest.mark.slow

@@ -5,13 +5,17 @@ import struct
 from pathlib import Path
 
 import pytest
-from safetensors.numpy import load
+import torch
+from safetensors.numpy import load as load_arrays
 
 from lockforge.errors import DataError, IntegrityError
 from lockforge.export.weights import read_model, with_metadata, write_weights
+from lockforge.randomness import torch_generator
 from lockforge.recipe import Recipe
-from lockforge.records import Checkpoint, ImageSet
+from lockforge.records import Checkpoint, ImageSet, NamedArchitecture
 from lockforge.runs import Files
+from lockforge.spaces.networks import build, load, state
+from lockforge.spaces.structured import choose_filters, remove_filters
 
 
 def test_weights_come_back_with_their_architecture(checkpoint: Checkpoint, source: ImageSet, files: Files, tmp_path: Path) -> None:
@@ -26,6 +30,18 @@ def test_weights_come_back_with_their_architecture(checkpoint: Checkpoint, sourc
         assert json.loads(metadata["lockforge.classes"]) == ["no", "yes"]
 
 
+def test_a_narrowed_network_is_built_from_its_file(checkpoint: Checkpoint, source: ImageSet, files: Files, tmp_path: Path) -> None:
+    """The header says which layers are narrower, so that nothing else is needed to use the weights."""
+    network = build(NamedArchitecture(name="resnet20-cifar", classes=2, shape=(1, 8, 8)), torch_generator(0, "narrow"))
+    small = remove_filters(network, choose_filters(network, 0.75)).eval()
+    stored = checkpoint.model_copy(update={"architecture": small.architecture, "weights": files.put_tensors(state(small))})
+    (tmp_path / "model.safetensors").write_bytes(write_weights(stored, source, Recipe(), files))
+    architecture, tensors, _ = read_model(tmp_path)
+    x = torch.randn(3, 1, 8, 8, generator=torch_generator(0, "pictures"))
+    with torch.no_grad():
+        assert torch.equal(load(architecture, tensors).eval()(x), small(x))
+
+
 def test_the_same_weights_give_the_same_bytes(checkpoint: Checkpoint, source: ImageSet, files: Files) -> None:
     """The library alone writes metadata in random order."""
     assert len({write_weights(checkpoint, source, Recipe(), files) for _ in range(20)}) == 1
@@ -35,7 +51,7 @@ def test_a_header_can_be_rewritten_without_touching_the_tensors(checkpoint: Chec
     """What follows the header is the same, and the stock reader reads it."""
     bare = files.get(checkpoint.weights)
     told = with_metadata(bare, {"b": "2", "a": "ü"})
-    assert set(load(told)) == set(load(bare))
+    assert set(load_arrays(told)) == set(load_arrays(bare))
     assert told.endswith(bare[8 + struct.unpack("<Q", bare[:8])[0] :])
 
 
