@@ -9,7 +9,8 @@ Shapes: c channels of a group (`filters.Group`), d outputs of a layer.
 """
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -37,7 +38,7 @@ def choose_filters(network: Classifier, share: float) -> dict[str, tuple[int, ..
     if not 0 < share < 1:
         raise RecipeError(f"a share of {share} of all filters cannot go", hint="give a share between 0 and 1")
     groups = _groups(network)
-    counts = {name: int(share * group.channels + 0.5) for name, group in groups.items()}
+    counts = {name: _count(share, group) for name, group in groups.items()}
     vanishing = [f"{name}: {group.channels} filters" for name, group in groups.items() if counts[name] == group.channels]
     if vanishing:
         raise RecipeError(f"without {share:.3g} of their filters, layers would vanish", faults=vanishing, hint="give a smaller share")
@@ -45,6 +46,32 @@ def choose_filters(network: Classifier, share: float) -> dict[str, tuple[int, ..
         widest = max(group.channels for group in groups.values())
         raise RecipeError(f"a share of {share:.3g} is no filter: no layer has more than {widest}", hint="give a larger share")
     return {name: tuple(sorted(_norms(groups[name]).argsort(stable=True)[:count].tolist())) for name, count in counts.items() if count}
+
+
+def share_for(network: Classifier, sparsity: float) -> float:
+    """The share of every layer's filters that must go so that a given share of all prunable weights goes with them.
+
+    A layer loses weights with its own filters and with those it reads, so in a chain of layers s of the filters are 1 - (1 - s)^2 of the
+    weights; layers that only read or make channels summed from block to block lose s or nothing.
+
+    Args: sparsity: share of the weights of all convolutions and linear layers, in (0, 1).
+    Returns: the smallest share in thousandths with which `choose_filters` takes that much, one filter of each layer staying.
+    Raises: RecipeError: not even the largest share takes that much; the message says how much it takes.
+    """
+    groups = tuple(_groups(network).values())
+    if not 0 < sparsity < 1:
+        raise RecipeError(f"a sparsity of {sparsity} is none", hint="give a sparsity between 0 and 1")
+    reached = 0.0
+    for share in (thousandth / 1000 for thousandth in range(1, 1000)):
+        if any(_count(share, group) == group.channels for group in groups):
+            break
+        reached = _weights_gone(network, groups, share)
+        if reached >= sparsity:
+            return share
+    raise RecipeError(
+        f"whole filters cannot take {sparsity:.3g} of the weights of {network.architecture}",
+        hint=f"give a sparsity of at most {math.floor(1000 * reached) / 1000}, or set prune.structured: false",
+    )
 
 
 def dead_filters(network: Classifier) -> dict[str, tuple[int, ...]]:
@@ -117,6 +144,24 @@ def _copy_for(network: Classifier, chosen: Chosen) -> NamedNetwork:
     copied = copy.deepcopy(network)
     assert isinstance(copied, NamedNetwork)  # noqa: S101  _groups has looked
     return copied
+
+
+def _weights_gone(network: nn.Module, groups: Sequence[Group], share: float) -> float:
+    """The share of all prunable weights that goes with a share of every layer's filters."""
+    weights: dict[nn.Module, float] = {
+        layer: layer.weight.numel() for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)
+    }
+    before = sum(weights.values())
+    for group in groups:
+        touched = [*(step.layer for step in group.steps), *(reader.layer for reader in group.readers), group.gate]
+        for layer in touched:
+            if layer is not None:
+                weights[layer] *= 1 - _count(share, group) / group.channels
+    return 1 - sum(weights.values()) / before
+
+
+def _count(share: float, group: Group) -> int:
+    return int(share * group.channels + 0.5)
 
 
 def _norms(group: Group) -> Float[Tensor, " c"]:

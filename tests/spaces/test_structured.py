@@ -13,7 +13,7 @@ from lockforge.spaces.cells import Op, cell_of
 from lockforge.spaces.filters import Group, groups_of
 from lockforge.spaces.named import NAMES, NamedNetwork
 from lockforge.spaces.networks import build, flops, load, parameters, state
-from lockforge.spaces.structured import choose_filters, dead_filters, remove_filters, silence_filters
+from lockforge.spaces.structured import choose_filters, dead_filters, remove_filters, share_for, silence_filters
 from tests.spaces.conftest import Make
 
 FAMILIES = (
@@ -24,8 +24,8 @@ FAMILIES = (
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same layers, fewer and narrower: a residual block of each kind, 4 to 12 channels in a VGG, two blocks of a transformer."""
-    monkeypatch.setattr(backbones, "RESNETS", dict.fromkeys(backbones.RESNETS, (1, 1, 0, 0)))
+    """The same layers, fewer and narrower: one residual block, 4 to 12 channels in a VGG, two blocks of a transformer."""
+    monkeypatch.setattr(backbones, "RESNETS", dict.fromkeys(backbones.RESNETS, (1, 0, 0, 0)))
     monkeypatch.setattr(backbones, "INVERTED", ((1, 16, 1, 1), (6, 24, 2, 2)))
     monkeypatch.setattr(mobilenet_v3, "TABLES", {"mobilenet_v3_small": (mobilenet_v3.SMALL[:6], 40)})
     monkeypatch.setattr(vgg, "WIDTHS", (4, 6, 8, 10, 12))
@@ -151,6 +151,21 @@ def test_a_factor_of_the_picture_keeps_its_constant(generator: torch.Generator) 
     assert far(answers(remove_filters(network, dead), x), answers(network, x)) < 1e-10
 
 
+def test_a_depthwise_filter_of_nothing_goes_though_it_has_weights(generator: torch.Generator) -> None:
+    """A widening filter without weights is cut off at zero behind its norm, or is a constant that the depthwise padding spoils."""
+    network, x = lively("mobilenet_v2-cifar", generator), pictures(generator)
+    widening, norm = (network.get_submodule(f"body.features.2.conv.0.{place}") for place in (0, 1))
+    assert isinstance(widening, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    with torch.no_grad():
+        widening.weight[:2] = 0
+        norm.running_mean[:2] = 0
+        norm.bias[0], norm.bias[1] = 1, -1
+    dead = dead_filters(network)
+    assert dead == {"body.features.2.conv.0.0": (1,)}
+    assert far(answers(remove_filters(network, dead), x), answers(network, x)) < 1e-10
+
+
 def test_one_filter_of_a_dead_layer_stays(generator: torch.Generator) -> None:
     """A layer without any weights keeps its first filter, and the function."""
     network, x = lively("vit_tiny-cifar", generator), pictures(generator)
@@ -204,6 +219,33 @@ def test_half_the_filters_are_a_quarter_of_a_vggs_weights(generator: torch.Gener
 
     assert parameters(network.architecture) == by_hand([4, 6, 8, 8, 10, 10, 12, 12])
     assert parameters(small.architecture) == by_hand([2, 3, 4, 4, 5, 5, 6, 6])
+
+
+def prunable(network: nn.Module) -> int:
+    """Weights of all convolutions and linear layers."""
+    return sum(layer.weight.numel() for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_share_of_weights_becomes_the_smallest_share_of_filters(name: str, generator: torch.Generator) -> None:
+    """What was foretold has gone once the filters have, and a thousandth less of them would not have been enough."""
+    network = lively(name, generator)
+    share = share_for(network, 0.4)
+    shares = [1 - prunable(remove_filters(network, choose_filters(network, one))) / prunable(network) for one in (share, share - 0.001)]
+    assert shares[0] >= 0.4 > shares[1]
+
+
+def test_a_sparsity_that_filters_cannot_reach_is_refused(generator: torch.Generator) -> None:
+    """A transformer's two layers are not all of it: the hint's sparsity can be had, and a little more cannot."""
+    network = lively("vit_tiny-cifar", generator)
+    with pytest.raises(RecipeError, match=r"cannot take 0\.9 of the weights") as caught:
+        share_for(network, 0.9)
+    most = float(caught.value.hint.split("at most ")[1].split(",")[0])
+    assert 0.5 < most < 0.9
+    assert share_for(network, most) > 0.9
+    for sparsity in (most + 0.001, 0.0, 1.0, math.nan):
+        with pytest.raises(RecipeError):
+            share_for(network, sparsity)
 
 
 def test_filters_can_be_taken_out_twice(generator: torch.Generator) -> None:
