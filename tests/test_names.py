@@ -11,7 +11,7 @@ from lockforge.cli import app
 from lockforge.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
-STAGES = ("embed", "search", "train", "audit", "export")
+STAGES = ("embed", "search", "train", "prune", "audit", "export")
 
 
 @pytest.mark.parametrize("stage", STAGES)

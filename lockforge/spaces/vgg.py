@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 WIDTHS = (64, 128, 256, 512, 512)
+THIN = {"vgg6_bn_thin": (16, 32, 64, 64, 64)}  # not published: for pictures of 8 to 32 pixels on a CPU
 CONVOLUTIONS: dict[str, tuple[int, int, int, int, int]] = {
     "vgg11_bn": (1, 1, 2, 2, 2),
     "vgg13_bn": (2, 2, 2, 2, 2),
     "vgg16_bn": (2, 2, 3, 3, 3),
+    "vgg6_bn_thin": (1, 1, 1, 1, 1),
 }
 HIDDEN = 4096
 POOLED = 7  # pixels of a side
@@ -30,7 +32,7 @@ class VGG(nn.Module):
         self.small = small
         layers: list[nn.Module] = []
         inputs, h, w = shape
-        for width, count in zip(WIDTHS, CONVOLUTIONS[name], strict=True):
+        for width, count in zip(THIN.get(name, WIDTHS), CONVOLUTIONS[name], strict=True):
             for _ in range(count):
                 layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
                 inputs = width

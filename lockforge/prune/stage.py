@@ -1,0 +1,273 @@
+"""Non-transferable pruning: rounds of ADMM to a sparse network that strangers find nothing in, then recovery of the source.
+
+arXiv:2410.08015. Differs: the ADMM norm is squared (`admm.pull`); weights fall away by size under a sparsity that rises (`projection:
+exact`), as the published soft threshold alone stops where the data say; the head is trained too; strangers' pictures pass with both kinds
+of batch-norm statistics; a recovery follows, and a guard on the source.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lockforge.data.batches import Pool, load_pool
+from lockforge.engine.evaluate import accuracy, confusion, logits_of
+from lockforge.engine.fit import Bench, Fitted, fit
+from lockforge.errors import DataError, OutcomeError, RecipeError
+from lockforge.prune.admm import dual_step, keep_largest, soft_threshold
+from lockforge.prune.masks import check_masks, kept_counts, layers_of, masks_of, prunable, sparsity_of
+from lockforge.prune.objective import Objective, new_stranger
+from lockforge.randomness import torch_generator
+from lockforge.recipe import FitRecipe, PruneRecipe
+from lockforge.records import Checkpoint, ImageSet, PrunedModel, PruneRound, Pruning, is_black_box
+from lockforge.runs import Work, stage, write_whole
+from lockforge.spaces.classifier import Classifier
+from lockforge.spaces.networks import load, state
+from lockforge.spaces.sparse import sizes
+
+_ROUND = "round.safetensors"
+Tensors = dict[str, Tensor]
+
+
+@stage(version=1)
+def prune_model(
+    model: Checkpoint, reference: Checkpoint, source: ImageSet, auxiliary: tuple[ImageSet, ...], recipe: PruneRecipe, *, work: Work
+) -> PrunedModel:
+    """The model behind its weight lock.
+
+    Without auxiliary sets, pictures made of the source stand in for the thief's task. The validation split of the source measures what
+    the lock costs, against the reference; the test split is looked at once, at the end. Interrupted, it goes on after its last round.
+
+    Raises: RecipeError: no method, or a layer would keep nothing. DataError: auxiliary pictures of another shape; a network without
+    prunable layers; a black box. OutcomeError: a loss is not finite; or the source lost more than `max_source_drop`.
+    """
+    _check(model, source, auxiliary, recipe)
+    lock = _Lock(model, source, auxiliary, recipe, work)
+    network, rounds, fitted = lock.locked(recipe.sparsity)
+    drop = reference.val_accuracy - fitted.val_accuracy
+    if drop > recipe.max_source_drop:
+        raise _refusal(lock, reference, fitted, recipe)
+    logits, labels = logits_of(network, lock.test, device=work.device)
+    checkpoint = Checkpoint(
+        architecture=model.architecture,
+        weights=work.files.put_tensors(state(network)),
+        trained_on=source.digest,
+        made_by="prune_model/1",
+        val_accuracy=fitted.val_accuracy,
+        test_accuracy=accuracy(logits, labels),
+        test_samples=len(lock.test),
+        confusion=confusion(logits, labels, len(source.classes)),
+        history=fitted.history,
+    )
+    dense, sparse = sizes(state(network))
+    pruning = Pruning(
+        method="magnitude" if recipe.method == "magnitude" else "ntp",
+        fisher=recipe.method == "ntp" and recipe.fisher > 0,
+        auxiliary=lock.stand_in,
+        layers=layers_of(network),
+        rounds=rounds,
+        source_drop=drop,
+        dense_bytes=dense,
+        sparse_bytes=sparse,
+    )
+    return PrunedModel(checkpoint=checkpoint, pruning=pruning)
+
+
+def _check(model: Checkpoint, source: ImageSet, auxiliary: Sequence[ImageSet], recipe: PruneRecipe) -> None:
+    if recipe.method == "none":
+        raise RecipeError("prune.method is none: there is nothing to do", hint="set prune.method=ntp (or magnitude, to compare)")
+    if is_black_box(model.architecture):
+        raise DataError("an ONNX file cannot be pruned", hint="give the weights: ARCHITECTURE=FILE")
+    wrong = [f"auxiliary set {at + 1} has {images.shape}" for at, images in enumerate(auxiliary) if images.shape != source.shape]
+    if wrong:
+        raise DataError(
+            f"auxiliary pictures of another shape than the source's {source.shape}",
+            faults=wrong,
+            hint="sets are read in the source's shape together: `data.size` and `data.channels` do that",
+        )
+
+
+def _refusal(lock: "_Lock", reference: Checkpoint, fitted: Fitted, recipe: PruneRecipe) -> OutcomeError:
+    """The guard's words. Bisection names a sparsity that holds; without it the message says how to look for one."""
+    least = reference.val_accuracy - recipe.max_source_drop
+    low, high, holds = 0.0, recipe.sparsity, ""
+    for _ in range(recipe.bisection):
+        middle = (low + high) / 2
+        found = lock.locked(middle)[2].val_accuracy
+        if found >= least:
+            low, holds = middle, f"; {middle:.3g} holds, with {found:.4f}"
+        else:
+            high = middle
+    tried = f"{recipe.bisection} lower ones were tried and none holds" if recipe.bisection else "--set prune.bisection=4 looks for one"
+    return OutcomeError(
+        f"the source guard refuses: at sparsity {recipe.sparsity:g} validation accuracy is {fitted.val_accuracy:.4f}, the reference's "
+        f"{reference.val_accuracy:.4f}, and prune.max_source_drop allows {recipe.max_source_drop:g}{holds}",
+        hint=f"set a lower prune.sparsity ({holds.removeprefix('; ') or tried}), a longer prune.recovery, or a lower prune.alpha",
+    )
+
+
+@dataclass
+class _Lock:
+    """What every try of one question shares."""
+
+    model: Checkpoint
+    source: ImageSet
+    auxiliary: Sequence[ImageSet]
+    recipe: PruneRecipe
+    work: Work
+
+    def __post_init__(self) -> None:
+        work = self.work
+        self.train, self.val, self.test = (
+            load_pool(self.source, split, work.files, device=work.device) for split in ("train", "val", "test")
+        )
+        self.stand_in: Literal["given", "generated", "none"] = "none"
+        self.pools: list[Pool] = []
+        if self.recipe.method == "ntp":
+            self.stand_in = "given" if self.auxiliary else "generated"
+
+            self.pools = [self._stranger(images) for images in self.auxiliary] or [
+                restyled(self.train, torch_generator(work.seed, "prune", "restyle"))
+            ]
+
+    def _stranger(self, images: ImageSet) -> Pool:
+        """The training split of an auxiliary set, normalised as the source is: that preprocessing comes with a release."""
+        pool = load_pool(images, "train", self.work.files, device=self.work.device)
+        return Pool(pool.images, pool.labels, self.train.mean, self.train.std, pool.classes)
+
+    def locked(self, sparsity: float) -> tuple[Classifier, tuple[PruneRound, ...], Fitted]:
+        """Rounds, then recovery under the last mask."""
+        network = load(self.model.architecture, self.work.files.get_tensors(self.model.weights)).to(self.work.device)
+        weights = prunable(network)
+        kept_counts(weights, sparsity, "layer")
+        copies = _Copies.of(weights)
+        rounds = self._stored(network, copies, sparsity)
+        for at in range(len(rounds), self.recipe.rounds):
+            rounds.append(self._round(network, copies, at, sparsity))
+            self._store(network, copies, rounds, sparsity)
+        masks = masks_of(copies.sparse, sparsity, self.recipe.scope)
+        check_masks(masks, network)
+        fitted, last = self._w_step(network, self.recipe.recovery, "recovery", masks, None)
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight[masks[name] == 0] = 0.0  # a product with 0 would leave negative zeros
+        rounds.append(last.model_copy(update={"sparsity": sparsity_of(weights)}))
+        return network.eval(), tuple(rounds), fitted
+
+    def _round(self, network: Classifier, copies: "_Copies", at: int, sparsity: float) -> PruneRound:
+        """A W, a Z and a dual step. Weights that were zero in Z stay dead."""
+        weights, recipe = prunable(network), self.recipe
+        dead = {name: (tensor != 0).to(tensor.dtype) for name, tensor in copies.sparse.items()} if at else {}
+        _, line = self._w_step(network, recipe.fit, f"round {at + 1}", dead, copies if at and recipe.method == "ntp" else None)
+        with torch.no_grad():
+            length = _norm(weights.values())
+            wanted = sparsity * (1 - (1 - (at + 1) / recipe.rounds) ** 3)  # Zhu & Gupta 2017, arXiv:1710.01878, equation 1
+            primal, dual = copies.step({name: weight.detach() for name, weight in weights.items()}, wanted, sparsity, recipe)
+        line = line.model_copy(update={"primal": primal / length, "dual": dual / length, "sparsity": sparsity_of(copies.sparse)})
+        self.work.log(round=at + 1, **line.model_dump(mode="json"))
+        return line
+
+    def _w_step(
+        self, network: Classifier, recipe: FitRecipe, name: str, masks: Tensors, copies: "_Copies | None"
+    ) -> tuple[Fitted, PruneRound]:
+        work, draw = self.work, partial(torch_generator, self.work.seed, "prune", name)
+        strangers = [new_stranger(pool, network, recipe.batch_size, draw("auxiliary", at)) for at, pool in enumerate(self.pools)]
+        objective = Objective(network, self.recipe, strangers, draw("statistics"))
+        if copies:
+            objective.weights, objective.sparse, objective.dual = prunable(network), copies.sparse, copies.dual
+        bench = Bench(device=work.device, report=lambda done, total, note: work.report(done, total, f"{name}: {note}"))
+        try:
+            with objective.watching():
+                fitted = fit(network, self.train, recipe, generator=draw("batches"), val=self.val, loss=objective, mask=masks, bench=bench)
+        except OutcomeError as error:
+            wrong = [term for term, value in objective.means().items() if not torch.tensor(value).isfinite()]
+            raise OutcomeError(
+                f"pruning diverged in {name}: {error.message}",
+                faults=[f"the term {term} is not finite" for term in wrong],
+                hint="lower prune.fit.learning_rate, prune.alpha or prune.fisher; the rounds before are kept and found again",
+            ) from error
+        line = PruneRound(
+            phase="recovery" if name == "recovery" else "rounds",
+            **objective.means(),
+            sparsity=0.0,
+            val_accuracy=fitted.val_accuracy,
+        )
+        return fitted, line
+
+    def _question(self, sparsity: float) -> str:
+        return json.dumps([self.model.weights.sha256, self.recipe.digest, sparsity, self.work.seed])
+
+    def _store(self, network: Classifier, copies: "_Copies", rounds: Sequence[PruneRound], sparsity: float) -> None:
+        from safetensors.torch import save
+
+        tensors = {f"model.{name}": tensor for name, tensor in state(network).items()}
+        for kind, held in (("sparse", copies.sparse), ("dual", copies.dual)):
+            tensors |= {f"{kind}.{name}": tensor.cpu().contiguous() for name, tensor in held.items()}
+        lines = "[" + ",".join(line.to_json() for line in rounds) + "]"
+        write_whole(self.work.folder / _ROUND, save(tensors, {"question": self._question(sparsity), "rounds": lines}))
+
+    def _stored(self, network: Classifier, copies: "_Copies", sparsity: float) -> list[PruneRound]:
+        """Rounds of an interrupted run of the same question, with the network and the copies as they were after them."""
+        from safetensors import safe_open
+
+        path = self.work.folder / _ROUND
+        if not path.is_file():
+            return []
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("question") != self._question(sparsity):
+                return []
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+        network.load_state_dict({name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")})
+        for name in copies.sparse:
+            copies.sparse[name] = tensors[f"sparse.{name}"].to(self.work.device)
+            copies.dual[name] = tensors[f"dual.{name}"].to(self.work.device)
+        return [PruneRound.model_validate(line) for line in json.loads(metadata["rounds"])]
+
+
+@dataclass
+class _Copies:
+    """Z and U of every prunable weight."""
+
+    sparse: Tensors
+    dual: Tensors
+
+    @classmethod
+    def of(cls, weights: "dict[str, torch.nn.Parameter]") -> "_Copies":
+        """Z = W, U = 0."""
+        return cls(
+            {name: weight.detach().clone() for name, weight in weights.items()},
+            {name: torch.zeros_like(weight) for name, weight in weights.items()},
+        )
+
+    def step(self, weights: Tensors, wanted: float, last: float, recipe: PruneRecipe) -> tuple[float, float]:
+        """The Z and the dual step; |W - Z| and |Z - Z_before|.
+
+        A soft threshold never goes beyond the last sparsity; what it has left over falls to the exact projection at the end.
+        """
+        sums = {name: weights[name] + self.dual[name] for name in weights}
+        before = self.sparse
+        if recipe.projection == "soft":
+            softened = {name: soft_threshold(tensor, recipe.shrink / recipe.rho) for name, tensor in sums.items()}
+            least = kept_counts(sums, last, recipe.scope)
+            self.sparse = {
+                name: tensor if int((tensor != 0).sum()) >= least[name] else keep_largest(sums[name], least[name])
+                for name, tensor in softened.items()
+            }
+        else:
+            kept = kept_counts(sums, wanted, recipe.scope)
+            self.sparse = {name: keep_largest(tensor, kept[name]) for name, tensor in sums.items()}
+        if recipe.method == "ntp":
+            self.dual = {name: dual_step(self.dual[name], weights[name], z) * (z != 0) for name, z in self.sparse.items()}
+        return (
+            _norm([weights[name] - self.sparse[name] for name in weights]),
+            _norm([self.sparse[name] - before[name] for name in weights]),
+        )
+
+
+def _norm(tensors: Iterable[Tensor]) -> float:
+    return float(torch.stack([tensor.detach().square().sum() for tensor in tensors]).sum().sqrt())
