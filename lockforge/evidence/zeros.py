@@ -17,7 +17,7 @@ _NOT_BELOW_0 = ("source_loss", "between", "within", "penalty", "primal", "dual")
 
 def pruning_faults(report: Report) -> tuple[str, ...]:
     """Where the records of pruning fit neither themselves nor the networks of the report; one line each."""
-    return tuple(_of_subjects(report)) + tuple(fault for start, pruning in report.pruned.items() for fault in _of_one(start, pruning))
+    return (*(fault for start, pruning in report.pruned.items() for fault in _of_one(start, pruning)), *_of_subjects(report))
 
 
 def _of_subjects(report: Report) -> Iterator[str]:
