@@ -11,9 +11,22 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from lockforge.evidence.curves import ENOUGH
-from lockforge.export.charts import BOTTOM, LEFT, RIGHT, STRONGEST, TOP, Chart, attacker_charts, drawing, history_chart, transfer_chart
+from lockforge.export.charts import (
+    BOTTOM,
+    COLOURS,
+    LEFT,
+    RIGHT,
+    STRONGEST,
+    TOP,
+    Chart,
+    attacker_charts,
+    drawing,
+    history_chart,
+    removed_chart,
+    transfer_chart,
+)
 from lockforge.export.findings import ROWS, Standing, attacker_rows, standings, starts_of, worst_area
-from lockforge.export.locks import GENERATED, PAPERS_ATTACKER, lock_rows, told
+from lockforge.export.locks import GENERATED, PAPERS_ATTACKER, LockRow, lock_rows, told
 from lockforge.export.rounds import PANELS, round_charts
 from lockforge.recipe import Recipe, to_yaml
 from lockforge.records import Checkpoint, Estimate, Report, TransferAudit
@@ -173,10 +186,15 @@ def _prune(report: Report) -> dict[str, Any]:
         "generated": GENERATED if locked and locked.auxiliary == "generated" else "",
         "charts": round_charts(locked) if locked else {},
         "columns": {key: words for keys in PANELS.values() for key, words in keys.items()},
-        "targets": [(name, found) for name, found in rows if found],
+        "targets": [(name, found, removed_chart([_span(row) for row in found if row.removed])) for name, found in rows if found],
         "papers": PAPERS_ATTACKER,
         "others": [(start, told(one, report.roles.auxiliary_names)) for start, one in report.pruned.items() if start != "release"],
     }
+
+
+def _span(row: LockRow) -> tuple[str, str, Estimate]:
+    """A row's name, colour and advantage removed."""
+    return row.words, COLOURS.get(row.start, "c4"), row.removed or Estimate(mean=None)
 
 
 def _shades(found: Mapping[str, Standing]) -> dict[str, float]:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from lockforge.cli import show
-from lockforge.export.charts import BOTTOM, PANEL, TOP
+from lockforge.export.charts import BOTTOM, EDGE, PANEL, TOP, removed_chart
 from lockforge.export.compare import compare, page_of
 from lockforge.export.locks import GENERATED, PAPERS_ATTACKER, lock_rows, told
 from lockforge.export.report import page, short
 from lockforge.export.rounds import PANELS, round_charts
-from lockforge.records import Report
+from lockforge.records import Estimate, Report
 from tests.export import made_up
 from tests.export.test_report import Words
 
@@ -160,6 +160,20 @@ def test_magnitude_pruning_has_no_rounds_to_draw(report: Report) -> None:
     """Nothing is drawn where there is nothing, and panels without values are left out."""
     assert round_charts(report.pruned["ablation:magnitude"]) == {}
     assert list(round_charts(report.pruned["ablation:no-fisher"])) == list(PANELS)[:2]
+
+
+def test_advantages_are_drawn_by_their_size_and_undefined_ones_by_name() -> None:
+    """0 and 1 are a unit apart, an interval without bounds is cut at the box, and what is not defined has no dot."""
+    wide = Estimate(mean=0.5, low=-9.0, high=9.0)
+    chart = removed_chart([("a", "c1", wide), ("b", "c2", Estimate(mean=None)), ("c", "c3", Estimate(mean=1.0))])
+    (zero, _), *_, (one, _) = chart.across
+    first, second, third = chart.rows
+    assert first.at == pytest.approx((zero + one) / 2)
+    assert (first.low, first.high) == (EDGE, PANEL[0] - EDGE)
+    assert second.at is None
+    assert third.at == third.low == third.high == pytest.approx(one)
+    assert chart.text == "Advantage removed: a 0.50; b not defined; c 1.00."
+    assert first.y < second.y < third.y < chart.box[1] - BOTTOM
 
 
 # Terminal
