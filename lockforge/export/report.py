@@ -19,6 +19,7 @@ from lockforge.export.charts import (
     STRONGEST,
     TOP,
     Chart,
+    Spans,
     attacker_charts,
     drawing,
     history_chart,
@@ -186,15 +187,16 @@ def _prune(report: Report) -> dict[str, Any]:
         "generated": GENERATED if locked and locked.auxiliary == "generated" else "",
         "charts": round_charts(locked) if locked else {},
         "columns": {key: words for keys in PANELS.values() for key, words in keys.items()},
-        "targets": [(name, found, removed_chart([_span(row) for row in found if row.removed])) for name, found in rows if found],
+        "targets": [(name, found, _spans(found)) for name, found in rows if found],
         "papers": PAPERS_ATTACKER,
         "others": [(start, told(one, report.roles.auxiliary_names)) for start, one in report.pruned.items() if start != "release"],
     }
 
 
-def _span(row: LockRow) -> tuple[str, str, Estimate]:
-    """A row's name, colour and advantage removed."""
-    return row.words, COLOURS.get(row.start, "c4"), row.removed or Estimate(mean=None)
+def _spans(rows: Sequence[LockRow]) -> Spans | None:
+    """The advantage that each row removes, drawn; nothing where there is none to remove."""
+    found = [(row.words, COLOURS.get(row.start, "c4"), row.removed) for row in rows if row.removed is not None]
+    return removed_chart(found) if any(figure.defined for *_, figure in found) else None
 
 
 def _shades(found: Mapping[str, Standing]) -> dict[str, float]:

@@ -176,6 +176,17 @@ def test_advantages_are_drawn_by_their_size_and_undefined_ones_by_name() -> None
     assert first.y < second.y < third.y < chart.box[1] - BOTTOM
 
 
+def test_where_no_advantage_is_defined_none_is_drawn(report: Report) -> None:
+    """The table says so row by row; a drawing of nothing would look like one of zeros."""
+    (audit,) = report.audits
+    none = Estimate(mean=None, reason="nothing to protect")
+    rows = tuple(row.model_copy(update={"removed_vs_reference": none}) for row in audit.measures.ablations)
+    measures = audit.measures.model_copy(update={"ablations": rows, "removed_vs_reference": none})
+    text = page(report.model_copy(update={"audits": (audit.model_copy(update={"measures": measures}),)}), None)
+    assert "Advantage removed: " not in text
+    assert "Advantage removed: " in page(report, None)
+
+
 # Terminal
 
 
