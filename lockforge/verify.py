@@ -201,7 +201,7 @@ def _rank_gaps(report: Report, weight: float) -> list[str]:
 
 
 def _weights(release: _Release) -> str:
-    """The tensors of model.safetensors, written without metadata, have the digest that the report names, and the zeros that it tells."""
+    """The tensors of model.safetensors, written without metadata, have the digest that the report names."""
     import hashlib
 
     from safetensors.numpy import save

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from lockforge.cli.show import console_of, estimate, table_of
 
 if TYPE_CHECKING:
-    from lockforge.records import PruneRound, Pruning, Start, Subjects, TransferAudit
+    from lockforge.records import PruneRound, Pruning, Report, Start, Subjects, TransferAudit
 
 
 def print_rounds(rounds: Sequence["PruneRound"]) -> None:
@@ -27,6 +27,16 @@ def print_rounds(rounds: Sequence["PruneRound"]) -> None:
             f"{one.val_accuracy:.3f}",
         )
     console_of(96).print(table)
+
+
+def print_lock(report: "Report") -> None:
+    """How the release was pruned, and what each part of the lock does, target by target; nothing where nothing was pruned."""
+    from lockforge.export.locks import told
+
+    if locked := report.pruned.get("release"):
+        console_of().print(" ".join(told(locked, report.roles.auxiliary_names)) + "\n", markup=False)
+    for name, audit in zip(report.roles.target_names, report.audits, strict=True):
+        print_parts(name, report.subjects, report.pruned, audit)
 
 
 def print_parts(name: str, subjects: "Subjects", how: Mapping["Start", "Pruning"], audit: "TransferAudit") -> None:

@@ -382,8 +382,6 @@ def release(folder: Path, signer: str, *, as_json: bool) -> None:
 
 def figures(console: Console, report: "Report") -> None:
     """Accuracies on the source, cells, and what a thief gets, target by target."""
-    from lockforge.cli.locks import print_parts
-
     subjects = report.subjects
     table = table_of("", "release", "reference (no lock)")
     table.add_row("source accuracy, test", f"{subjects.release.test_accuracy:.3f}", f"{subjects.reference.test_accuracy:.3f}")
@@ -393,13 +391,11 @@ def figures(console: Console, report: "Report") -> None:
     console.print(f"[dim]release   {subjects.release.architecture}\nreference {subjects.reference.architecture}[/]\n", soft_wrap=True)
     if subjects.release.weights == subjects.reference.weights:
         console.print("[yellow]release and reference are the same network: the architecture lock removed nothing[/]\n")
-    if locked := report.pruned.get("release"):
-        from lockforge.export.locks import told
-
-        console.print(" ".join(told(locked, report.roles.auxiliary_names)) + "\n", markup=False)
     for name, audit in zip(report.roles.target_names, report.audits, strict=True):
         _audit(console, name, audit)
-        print_parts(name, subjects, report.pruned, audit)
+    from lockforge.cli.locks import print_lock
+
+    print_lock(report)
     console.print(f"ONNX       {report.parity}")
 
 
