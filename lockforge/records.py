@@ -526,11 +526,29 @@ class BudgetCheck(Record):
     share: Annotated[float, Field(ge=0)]
 
 
+class AblationMeasure(Record):
+    """What one part of the lock does: a network of `Subjects.ablations`, or the twin as `architecture-lock`, attacked like the release.
+
+    `curve` is what a thief gets who may start from it or start over; `kept` and `removed_vs_reference` are as the release's.
+    `beyond_release` is the mean accuracy by which it puts him above where the release does, paired over seeds: above 0 the whole lock
+    does more.
+    """
+
+    name: str
+    start: Start
+    curve: LearningCurve
+    kept: Estimate
+    removed_vs_reference: Estimate
+    beyond_release: Estimate
+    worst_attacker: str
+
+
 class Measures(Record):
     """Everything derived from the raw points; `verify` computes it again.
 
     `worth`, `kept`: mean accuracy by which the envelopes of the unlocked model and of the release lie above scratch. `image_sd`: what
     the finite test split adds to `kept`, as a standard deviation. `worth_beyond_public` is None where no public weights were given.
+    `ablations` decide nothing.
     """
 
     envelopes: tuple[Envelope, ...]
@@ -546,6 +564,7 @@ class Measures(Record):
     samples_to_90: dict[str, float | None]
     flops_to_90: dict[str, float | None]
     budget_checks: tuple[BudgetCheck, ...] = ()
+    ablations: tuple[AblationMeasure, ...] = ()
     image_sd: Annotated[float, Field(ge=0)]
 
 

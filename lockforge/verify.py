@@ -20,6 +20,7 @@ from lockforge.evidence.faults import checkpoint_faults, faults_of, first_of, st
 from lockforge.evidence.manifest import SIGNATURE, Manifest, check_manifest, hash_folder, read_limited, read_manifest
 from lockforge.evidence.signing import PublicKey, load_public, verify_folder
 from lockforge.evidence.statistics import target_tests
+from lockforge.evidence.zeros import pruning_faults, zero_faults
 from lockforge.recipe import Recipe, read_recipe
 from lockforge.records import AnyArchitecture, Artifact, Check, FileRef, Report, Verdict, fault_lines
 
@@ -178,10 +179,11 @@ def _figures(release: _Release) -> str:
         faults += [f"{name}: {fault}" for fault in (*start_faults(audit, report.subjects), *faults_of(audit))]
     for name in ("release", "twin", "reference"):
         faults += checkpoint_faults(getattr(report.subjects, name), name)
+    faults += [fault for one in report.subjects.ablations for fault in checkpoint_faults(one.checkpoint, f"ablation:{one.name}")]
     faults += unlike(report.verdict, overall([audit.verdict for audit in report.audits]), "verdict")
     tests = target_tests(report.roles.target_names, report.audits)
     faults += unlike([one.model_dump() for one in report.tests], [one.model_dump() for one in tests], "tests")
-    faults += _rank_gaps(report, release.recipe.search.source_weight)
+    faults += [*pruning_faults(report), *_rank_gaps(report, release.recipe.search.source_weight)]
     if faults:
         raise IntegrityError(first_of(faults))
     return f"all follow from {sum(len(audit.points) for audit in report.audits)} raw points"
@@ -208,7 +210,11 @@ def _weights(release: _Release) -> str:
     found = hashlib.sha256(save(release.tensors)).hexdigest()
     if found != wanted.sha256:
         raise IntegrityError(f"{WEIGHTS} holds other tensors than the report is about (sha256 {found[:12]}, not {wanted.sha256[:12]})")
-    return f"{len(release.tensors)} tensors, the ones that were audited"
+    pruning = release.report.pruned.get("release")
+    faults = zero_faults(pruning, release.tensors) if pruning else ()
+    if faults:
+        raise IntegrityError(f"{WEIGHTS} is not as sparse as the report says", faults=faults)
+    return f"{len(release.tensors)} tensors, the ones that were audited{f', {pruning.sparsity:.1%} zeros where pruned' if pruning else ''}"
 
 
 def _parity(release: _Release, *, wanted: bool) -> str:

@@ -250,6 +250,18 @@ def rename_reference(tree: dict[str, Any]) -> None:
     first["points"] = [point for point in first["points"] if point["start"] != "reference"]
 
 
+def prune(tree: dict[str, Any], zeros: int, start: str = "release", **changes: Any) -> None:
+    """Say that a network was pruned, in its first kernel."""
+    layers = [{"name": "stem.0.weight", "weights": 18, "zeros": zeros}]
+    said = {"method": "ntp", "fisher": True, "auxiliary": "given", "layers": layers, "rounds": [], "source_drop": 0.0, "dense_bytes": 9}
+    tree.setdefault("pruned", {})[start] = said | {"sparse_bytes": 9} | changes
+
+
+def ablate(tree: dict[str, Any], **changes: Any) -> None:
+    """Say that the release was an ablation too."""
+    tree["subjects"]["ablations"] = [{"name": "magnitude", "checkpoint": tree["subjects"]["release"] | changes}]
+
+
 LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str, str]] = {
     "a better R": (lambda t: set_measure(t, "removed_vs_reference", 0.99), "figures", "target-1: measures.removed_vs_reference.mean"),
     "a kinder verdict": (lambda t: t["audits"][0]["verdict"].update(word="delays"), "figures", "verdict.word"),
@@ -271,6 +283,16 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str, str]] = {
     "an unknown field": (lambda t: t.update(note="trust me"), "report", "not a Report record"),
     "an endless picture": (lambda t: t["subjects"]["release"]["architecture"].update(shape=[1, 10**6, 10**6]), "parity", "cannot be asked"),
     "another network": (lambda t: t["subjects"]["release"]["architecture"].update(stem_channels=3), "parity", "do not fit"),
+    "zeros that are not there": (lambda t: prune(t, 5), "weights", "not as sparse as the report says: stem.0.weight has 0 zeros among 18"),
+    "more zeros than weights": (lambda t: prune(t, 20), "figures", "stem.0.weight has 20 zeros among 18 weights"),
+    "a share above 1": (lambda t: prune(t, 0, source_drop=1.5), "report", "source_drop"),
+    "a pruned stranger": (lambda t: prune(t, 0, "ablation:other"), "figures", "pruned.ablation:other: the report has no such network"),
+    "an ablation that was not attacked": (ablate, "figures", "target-1: ablation:magnitude was given but not attacked (and 1 more)"),
+    "an ablation that nobody attacked again": (
+        lambda t: (ablate(t), t["audits"][0]["same_as"].update({"ablation:magnitude": "reference"})), "figures",
+        "target-1: ablation:magnitude is said to be reference, which is another network"
+    ),
+    "an ablation's better accuracy": (lambda t: ablate(t, test_accuracy=0.9), "figures", "not attacked (and 2 more)"),
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
-"""What the thief can start from: release, twin, reference, empty networks, one of them passed off as the release, and public networks."""
+"""What the thief can start from: release, twin, reference, empty networks, one passed off as the release, ablations and public networks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -67,6 +67,7 @@ class StartingPoint:
 def facts_of(subjects: Subjects, source: ImageSet, target: ImageSet) -> tuple[Facts, Facts]:
     """What holds for every start but the public ones, and what would hold were the release, with its weights, the only one.
 
+    Ablations are not asked: what they allow is what the release and the reference do, or there is no audit (`starting_points`).
     A thief has the file of a black box, and with it all that is in it: what this audit cannot do with it, he may.
     """
     networks = [one.architecture for one in (subjects.release, subjects.twin, subjects.reference)]
@@ -85,15 +86,18 @@ def starting_points(subjects: Subjects, target: ImageSet, files: Files) -> tuple
 
     Two trained starts are the same when architecture and weights are; two scratch starts when the architectures are.
 
-    Raises: DataError: the target's pictures have another shape than the networks take; all such networks are listed.
+    Raises: DataError: the target's pictures have another shape than the networks take, or an ablation is no network that every attacker
+        of the release can be sent at; all such networks are listed.
     """
     trained: tuple[tuple[Start, Checkpoint], ...] = (
         ("release", subjects.release),
         ("twin", subjects.twin),
         ("reference", subjects.reference),
     )
+    ablations: tuple[tuple[Start, Checkpoint], ...] = tuple((f"ablation:{one.name}", one.checkpoint) for one in subjects.ablations)
     strangers: dict[Start, AnyArchitecture] = {f"public:{one.name}": one.architecture for one in subjects.public}
-    _check_shapes({**{name: one.architecture for name, one in trained}, **strangers}, target)
+    _check_shapes({**{name: one.architecture for name, one in (*trained, *ablations)}, **strangers}, target)
+    _check_kinds([one.architecture for _, one in trained], {name: one.architecture for name, one in ablations})
     points: list[StartingPoint] = []
     same_as: dict[Start, Start] = {}
     first: dict[tuple[str, str], Start] = {}
@@ -123,6 +127,8 @@ def starting_points(subjects: Subjects, target: ImageSet, files: Files) -> tuple
     add("scratch_release", subjects.empty(subjects.release), None, SCRATCH)
     add("scratch_reference", subjects.empty(subjects.reference), None, SCRATCH)
     add("dummy", subjects.empty(subjects.release), None, "dummy")
+    for name, checkpoint in ablations:
+        add(name, checkpoint.architecture, checkpoint.weights, checkpoint.weights.sha256)
     for one in subjects.public:
         add(f"public:{one.name}", one.architecture, one.weights, one.weights.sha256, public=True)
     return tuple(points), same_as
@@ -136,4 +142,21 @@ def _check_shapes(networks: Mapping[Start, AnyArchitecture], target: ImageSet) -
             f"the {name} takes pictures of shape {shape}, the target's are {target.shape}",
             faults=[f"the {other} takes {another}" for other, another in others],
             hint="read the target in the source's shape: `data.size` and `data.channels` do that",
+        )
+
+
+def _check_kinds(trained: Sequence[AnyArchitecture], ablations: Mapping[Start, AnyArchitecture]) -> None:
+    """Refuse ablations that would keep an attacker away from the release: black boxes, and networks without cells beside ones with them."""
+    cells = all(isinstance(network, Architecture) for network in trained)
+    boxes = any(is_black_box(network) for network in trained)
+    wrong = [
+        f"{name} is {network}"
+        for name, network in ablations.items()
+        if (is_black_box(network) and not boxes) or (cells and not isinstance(network, Architecture))
+    ]
+    if wrong:
+        raise DataError(
+            "an ablation is another kind of network than the release",
+            faults=wrong,
+            hint="an ablation is the release's or the reference's own architecture with other weights",
         )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lockforge.records import (
         Checkpoint,
         Estimate,
+        PrunedModel,
         Report,
         Roles,
         SearchResult,
@@ -298,15 +299,50 @@ def checkpoint(trained: "Checkpoint", out: Path, *, as_json: bool) -> None:
     )
 
 
+def pruned(model: "PrunedModel", out: Path, *, as_json: bool) -> None:
+    """Zeros of every layer, the rounds in a few lines, what it cost on the source, how large the file is."""
+    from lockforge.cli.locks import print_rounds
+    from lockforge.export.locks import GENERATED, size_words
+
+    pruning, network = model.pruning, model.checkpoint
+    if as_json:
+        answer({"pruned": model.model_dump(mode="json"), "sparsity": pruning.sparsity, "file": str(out)})
+        return
+    console = console_of()
+    table = table_of("layer", "weights", "zeros", "")
+    for layer in pruning.layers:
+        share = layer.zeros / layer.weights
+        table.add_row(layer.name, f"{layer.weights:,}", f"{layer.zeros:,}", f"{share:.1%}")
+    total = [sum(getattr(layer, key) for layer in pruning.layers) for key in ("weights", "zeros")]
+    table.add_row("all", f"{total[0]:,}", f"{total[1]:,}", f"{pruning.sparsity:.1%}", style="bold")
+    console.print(table)
+    if pruning.rounds:
+        console.print()
+        print_rounds(pruning.rounds)
+    term = "" if pruning.method == "magnitude" else f", {'with' if pruning.fisher else 'without'} the Fisher term"
+    console.print(f"\n{pruning.method}{term}; stand-in for the thief's task: {pruning.auxiliary}")
+    if pruning.auxiliary == "generated":
+        console.print(GENERATED, style="yellow", markup=False)
+    console.print(
+        f"source accuracy {network.val_accuracy:.3f} val (the lock cost {100 * pruning.source_drop:.1f} points), "
+        f"{network.test_accuracy:.3f} test ({network.test_samples} images)"
+    )
+    console.print(f"weights {size_words(pruning.dense_bytes)}, in the compact form {size_words(pruning.sparse_bytes)}")
+    console.print(f"written to {out}", markup=False, soft_wrap=True)
+
+
 def audits(roles: "Roles", subjects: "Subjects", found: Sequence["TransferAudit"], *, as_json: bool) -> None:
     """What a thief gets, target by target."""
     if as_json:
         rows = [audit.model_dump(mode="json") | {"name": name} for name, audit in zip(roles.target_names, found, strict=True)]
         answer({"audits": rows, "subjects": subjects.model_dump(mode="json")})
         return
+    from lockforge.cli.locks import print_parts
+
     console = Console()
     for name, audit in zip(roles.target_names, found, strict=True):
         _audit(console, name, audit)
+        print_parts(name, subjects, {}, audit)
 
 
 def _audit(console: Console, name: str, audit: "TransferAudit") -> None:
@@ -357,6 +393,9 @@ def figures(console: Console, report: "Report") -> None:
         console.print("[yellow]release and reference are the same network: the architecture lock removed nothing[/]\n")
     for name, audit in zip(report.roles.target_names, report.audits, strict=True):
         _audit(console, name, audit)
+    from lockforge.cli.locks import print_lock
+
+    print_lock(report)
     console.print(f"ONNX       {report.parity}")
 
 
@@ -369,6 +408,10 @@ def summary(report: "Report") -> dict[str, Any]:
         "source_accuracy": {
             name: {"val": found.val_accuracy, "test": found.test_accuracy, "test_samples": found.test_samples}
             for name, found in (("release", subjects.release), ("reference", subjects.reference))
+        },
+        "pruned": {
+            start: {"sparsity": how.sparsity, **how.model_dump(mode="json", exclude={"layers", "rounds"})}
+            for start, how in report.pruned.items()
         },
         "targets": {
             name: {"verdict": audit.verdict.model_dump(mode="json"), "measures": audit.measures.model_dump(mode="json")}

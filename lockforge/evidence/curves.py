@@ -15,9 +15,9 @@ from itertools import pairwise
 from lockforge.errors import IntegrityError
 from lockforge.evidence.costs import check_budgets, operations_to_reach
 from lockforge.evidence.statistics import fieller, mean, t_interval
-from lockforge.records import AttackPoint, AuditVerdict, Envelope, Estimate, LearningCurve, Measures, SlcArea, Start
+from lockforge.records import AblationMeasure, AttackPoint, AuditVerdict, Envelope, Estimate, LearningCurve, Measures, SlcArea, Start
 
-# Every audit has these starts; it may have `public:NAME` beside them.
+# Every audit has these starts; it may have `ablation:NAME` and `public:NAME` beside them.
 STARTS: tuple[Start, ...] = ("release", "twin", "reference", "scratch_release", "scratch_reference", "dummy")
 SCRATCH: tuple[Start, ...] = ("scratch_release", "scratch_reference")
 ENVELOPES: Mapping[str, tuple[Start, ...]] = {
@@ -27,6 +27,8 @@ ENVELOPES: Mapping[str, tuple[Start, ...]] = {
     "scratch": SCRATCH,
     "dummy": ("dummy", *SCRATCH),
 }
+ABLATION, PUBLIC = "ablation:", "public:"
+ARCHITECTURE_LOCK = "architecture-lock"  # what the twin is among the ablations: a locked cell, and nothing pruned
 WORTH_PROTECTING = 0.02  # least mean advantage of the unlocked model, in accuracy, for R to be defined
 INDICATIVE = ("quick", "paper")  # suites that never say more than "indicative only"
 PROTECTS = 0.75  # least lower bound of R for "protects under this suite"
@@ -63,7 +65,7 @@ def choose(points: Sequence[AttackPoint]) -> tuple[AttackPoint, ...]:
 
     Test accuracies are not looked at, so the audit calls this first and touches the test split for these points only.
 
-    Returns: ordered by start (as in `STARTS`, then public ones by name), attacker, images, seed, budget.
+    Returns: ordered by start (as in `STARTS`, then ablations and public ones by name), attacker, images, seed, budget.
     """
     order = {start: rank for rank, start in enumerate(STARTS)}
     best: dict[tuple[int, str, str, int, int, int, int], AttackPoint] = {}
@@ -96,6 +98,10 @@ class _Table:
     def own(self, start: Start) -> Start:
         """The start whose points stand for this one."""
         return self.same_as.get(start, start)
+
+    def beside(self, kind: str) -> tuple[Start, ...]:
+        """The starts that not every audit has, of one kind, by name."""
+        return tuple(sorted(start for start in {start for start, _ in self.cells} | self.same_as.keys() if start.startswith(kind)))
 
     def attackers(self, start: Start) -> tuple[str, ...]:
         """Who attacked it, by name."""
@@ -144,7 +150,7 @@ def name_of(point: AttackPoint) -> str:
 def _table(points: Sequence[AttackPoint], same_as: Mapping[Start, Start]) -> _Table:
     """Sort the chosen points of one budget onto one grid, or say why there is none."""
     owners = {point.start for point in points}
-    missing = [start for start in STARTS if same_as.get(start, start) not in owners]
+    missing = [start for start in dict.fromkeys((*STARTS, *same_as)) if same_as.get(start, start) not in owners]
     doubled = sorted(owners & same_as.keys())
     if missing or doubled:
         raise IntegrityError(
@@ -198,7 +204,8 @@ def measure(points: Sequence[AttackPoint], same_as: Mapping[Start, Start] | None
 
     Envelopes (a thief who may use these starts, choosing by validation at each grid value and seed): release W, reference V, twin U,
     scratch C, dummy D; all but C also hold both scratches, since a thief can start over. Where there are public starts, outside O is
-    the two scratches and these; no other envelope holds them.
+    the two scratches and these; no other envelope holds them. Ablations have curves of their own (`AblationMeasure`), and nothing else
+    is worked out from them.
 
     Args: points: every fitted setting. same_as: starts that are the same network as another and have no points of their own, for
     instance {"twin": "release"} for a release without a weight lock. test_samples: images that every test accuracy was taken on.
@@ -208,14 +215,14 @@ def measure(points: Sequence[AttackPoint], same_as: Mapping[Start, Start] | None
     if len(names) != len(points):
         raise IntegrityError(f"{len(points) - len(names)} attack points are there twice")
     table = _table([point for point in points if point.budget == 1], same_as or {})
-    public = tuple(sorted(({start for start, _ in table.cells} | table.same_as.keys()) - set(STARTS)))
+    public, ablations = table.beside(PUBLIC), table.beside(ABLATION)
     envelopes = {**ENVELOPES, **({"outside": (*SCRATCH, *public)} if public else {})}
     curves = {name: table.envelope(starts) for name, starts in envelopes.items()}
-    slc = _slc_areas(table, public)
-    worst = min((entry for entry in slc if entry.start == "release"), key=lambda entry: (-(entry.normalised.mean or 0.0), entry.attacker))
+    slc = _slc_areas(table, (*ablations, *public))
     last = [tuple(curves[name].accuracy[-1]) for name in ("reference", "release")]
     goal = 0.9 * mean(curves["reference"].accuracy[-1])
     same = table.own("twin") == table.own("release")
+    parts = [*([] if same else [(ARCHITECTURE_LOCK, "twin")]), *((start.removeprefix(ABLATION), start) for start in ablations)]
     no_lock = Estimate(
         mean=0.0, low=0.0, high=0.0, per_seed=(0.0,) * table.seeds, reason="the release has no weight lock: it is its own twin"
     )
@@ -228,21 +235,48 @@ def measure(points: Sequence[AttackPoint], same_as: Mapping[Start, Start] | None
         removed_vs_reference=removed(curves["release"], curves["reference"], curves["scratch"]),
         removed_vs_twin=no_lock if same else removed(curves["release"], curves["twin"], curves["scratch"]),
         removed_by_dummy=removed(curves["dummy"], curves["reference"], curves["scratch"]),
-        worst_attacker=f"{worst.start}:{worst.attacker}",
+        worst_attacker=_worst(slc, "release"),
         accuracy_gap=t_interval([unlocked - locked for unlocked, locked in zip(*last, strict=True)]),
         samples_to_90={name: samples_to_reach(curve, goal) for name, curve in curves.items()},
         flops_to_90={name: table.operations(starts, goal) for name, starts in envelopes.items()},
         budget_checks=check_budgets(choose(points)),
+        ablations=_ablations(table, parts, curves, slc),
         image_sd=image_deviation(curves["release"], curves["scratch"], test_samples),
     )
 
 
-def _slc_areas(table: _Table, public: tuple[Start, ...]) -> tuple[SlcArea, ...]:
+def _worst(slc: Sequence[SlcArea], start: Start) -> str:
+    """The attacker with the highest mean SLC-AUC from a start."""
+    mine = [entry for entry in slc if entry.start == start]
+    return f"{start}:{min(mine, key=lambda entry: (-(entry.normalised.mean or 0.0), entry.attacker)).attacker}"
+
+
+def _ablations(
+    table: _Table, named: Sequence[tuple[str, Start]], curves: Mapping[str, LearningCurve], slc: Sequence[SlcArea]
+) -> tuple[AblationMeasure, ...]:
+    """A row for each (name, start): the envelope is of that start and both scratches, as the release's is."""
+    found = []
+    for name, start in named:
+        curve = table.envelope((start, *SCRATCH))
+        row = AblationMeasure(
+            name=name,
+            start=start,
+            curve=curve,
+            kept=advantage(curve, curves["scratch"]),
+            removed_vs_reference=removed(curve, curves["reference"], curves["scratch"]),
+            beyond_release=advantage(curve, curves["release"]),
+            worst_attacker=_worst(slc, start),
+        )
+        found.append(row)
+    return tuple(found)
+
+
+def _slc_areas(table: _Table, others: tuple[Start, ...]) -> tuple[SlcArea, ...]:
     """SLC-AUC = A(start, attacker) - A(scratch on the released architecture, its attackers chosen by validation), per seed."""
     scratch = areas(table.curve([("scratch_release", attacker) for attacker in table.attackers("scratch_release")]))
     found = []
     starts: tuple[Start, ...] = ("release", "twin", "reference", "dummy")
-    for start in (*starts, *public):
+    for start in (*starts, *others):
         for attacker in table.attackers(start):
             own = areas(table.curve([(start, attacker)]))
             gains = [mine - empty for mine, empty in zip(own, scratch, strict=True)]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lockforge.errors import IntegrityError
-from lockforge.evidence.curves import SCRATCH, STARTS, choose, measure, name_of, rises, verdict
+from lockforge.evidence.curves import ABLATION, PUBLIC, SCRATCH, STARTS, choose, measure, name_of, rises, verdict
 from lockforge.records import AttackPoint, Checkpoint, Estimate, PublicWeights, Start, Subjects, TransferAudit
 
 TOLERANCE = 1e-9  # on recomputed figures; another machine's logarithm may differ in the last bit
@@ -85,6 +85,8 @@ def _beyond(audit: TransferAudit) -> Iterator[str]:
     figures: list[tuple[str, Estimate | None, float]] = [
         (name, getattr(measures, name), 1.0) for name in ("worth", "kept", "worth_beyond_public", "accuracy_gap")
     ]
+    for one in measures.ablations:
+        figures += [(f"kept of {one.start}", one.kept, 1.0), (f"beyond_release of {one.start}", one.beyond_release, 1.0)]
     for row in measures.slc:
         figures.append((f"normalised SLC-AUC of {row.start}:{row.attacker}", row.normalised, 1.0))
         if len(audit.samples) > 1 and audit.samples[0] > 0:
@@ -128,12 +130,12 @@ def _unequal_settings(audit: TransferAudit) -> Iterator[str]:
         twice = sorted(name for name, count in Counter(next(iter(found))).items() if count > 1)
         if twice:
             yield f"{start}:{attacker} tries the setting {twice[0]} twice"
-        if start in STARTS:
+        if not start.startswith(PUBLIC):
             by_attacker[attacker, start in SCRATCH][start] = {name for names in found for name in names}
     for (attacker, empty), starts in sorted(by_attacker.items()):
         if len({frozenset(names) for names in starts.values()}) > 1:
             yield f"{attacker} tries other settings on some starts than on others: {', '.join(sorted(starts))}"
-        spared = sorted({start for start, _ in tried if start in STARTS and (start in SCRATCH) == empty} - starts.keys())
+        spared = sorted({start for start, _ in tried if not start.startswith(PUBLIC) and (start in SCRATCH) == empty} - starts.keys())
         if spared:
             yield f"{attacker} left out {', '.join(spared)}, so the starts were not treated alike"
 
@@ -150,8 +152,8 @@ def _unequal_budgets(audit: TransferAudit) -> Iterator[str]:
     most: dict[tuple[int, int], tuple[int, str]] = {}
     for (start, attacker, samples, seed), tried in _one_budget(audit).items():
         steps = tuple(sorted(point.steps for point in tried))
-        shares[attacker, samples, ("empty" if start in SCRATCH else "trained") if start in STARTS else start].add(steps)
-        if attacker == HEAD_ONLY or start not in STARTS:
+        shares[attacker, samples, start if start.startswith(PUBLIC) else "empty" if start in SCRATCH else "trained"].add(steps)
+        if attacker == HEAD_ONLY or start.startswith(PUBLIC):
             continue
         if start in SCRATCH:
             empty[start, samples, seed] += sum(steps)
@@ -228,7 +230,8 @@ def start_faults(audit: TransferAudit, subjects: Subjects) -> tuple[str, ...]:
         "release": subjects.release,
         "twin": subjects.twin,
         "reference": subjects.reference,
-        **{f"public:{one.name}": one for one in subjects.public},
+        **{f"{ABLATION}{one.name}": one.checkpoint for one in subjects.ablations},
+        **{f"{PUBLIC}{one.name}": one for one in subjects.public},
     }
     empty = {"scratch_release": subjects.release, "scratch_reference": subjects.reference}
 
@@ -245,7 +248,7 @@ def start_faults(audit: TransferAudit, subjects: Subjects) -> tuple[str, ...]:
     pairs = sorted(audit.same_as.items())
     unlike_others = tuple(f"{start} is said to be {other}, which is another network" for start, other in pairs if unequal(start, other))
     there = {start for start in (*audit.same_as, *(point.start for point in audit.points)) if start not in STARTS}
-    given = {f"public:{one.name}" for one in subjects.public}
+    given = trained.keys() - set(STARTS)
     return (
         *unlike_others,
         *(f"{start} was given but not attacked" for start in sorted(given - there)),

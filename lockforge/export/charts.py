@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from lockforge.evidence.statistics import mean
-from lockforge.records import EDGES, Checkpoint, LearningCurve, NamedArchitecture, Op, TransferAudit
+from lockforge.records import EDGES, Checkpoint, Estimate, LearningCurve, NamedArchitecture, Op, TransferAudit
 
 WIDE, PANEL = (560, 300), (480, 320)
 LEFT, RIGHT, TOP, BOTTOM = 78, 30, 14, 50
 COLOURS = {"release": "c1", "reference": "c2", "twin": "c3", "scratch": "c4", "dummy": "c5", "outside": "c6"}
+EDGE, ROW = 24, 46  # margin of figures with intervals, and the height of each
 STRONGEST = 5  # attackers with a colour of their own
 NODES = ((40, 60), (150, 20), (150, 100), (260, 60))
 EDGE_BENDS = ((95, 28), (95, 92), (150, 50), (100, 64), (205, 28), (205, 92))
@@ -43,6 +44,28 @@ class Chart:
     key: tuple[Line, ...]
     others: int = 0
     box: tuple[int, int] = WIDE
+
+
+@dataclass(frozen=True)
+class Span:
+    """A figure with its interval: its name above a line from `low` to `high` at height `y`, a dot at `at`; None: not defined."""
+
+    name: str
+    style: str
+    y: float
+    at: float | None = None
+    low: float = 0.0
+    high: float = 0.0
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Figures with intervals one below the other, ticks across, a sentence that says the same."""
+
+    rows: tuple[Span, ...]
+    across: tuple[tuple[float, str], ...]
+    text: str
+    box: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -168,6 +191,31 @@ def pair_chart(pair: Sequence[TransferAudit]) -> Chart:
         across=place.across(),
         up=place.up(),
         text=f"Test accuracy of the best attack that validation chose, in both reports: {text}.",
+    )
+
+
+def removed_chart(found: Sequence[tuple[str, str, Estimate]]) -> Spans:
+    """Advantage removed with its interval, a line for each (name, style, figure); drawn from -.25 to 1.25 at the most."""
+    values = [0.0, 1.0, *(value for *_, figure in found for value in (figure.mean, figure.low, figure.high) if value is not None)]
+    low, high = max(min(values), -0.25), min(max(values), 1.25)
+
+    def x(value: float) -> float:
+        return EDGE + (PANEL[0] - 2 * EDGE) * (min(max(value, low), high) - low) / (high - low)
+
+    rows = []
+    for at, (name, style, figure) in enumerate(found, 1):
+        y = TOP + ROW * at - 14
+        if figure.mean is None:
+            rows.append(Span(name, style, y))
+        else:
+            first, last = (figure.mean if end is None else end for end in (figure.low, figure.high))
+            rows.append(Span(name, style, y, x(figure.mean), x(first), x(last)))
+    words = "; ".join(f"{name} {'not defined' if figure.mean is None else f'{figure.mean:.2f}'}" for name, _, figure in found)
+    return Spans(
+        rows=tuple(rows),
+        across=tuple((x(value), f"{value:g}") for value in (0, 0.25, 0.5, 0.75, 1)),
+        text=f"Advantage removed: {words}.",
+        box=(PANEL[0], TOP + ROW * len(found) + BOTTOM),
     )
 
 

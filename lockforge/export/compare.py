@@ -14,6 +14,7 @@ from lockforge.evidence.curves import areas
 from lockforge.evidence.manifest import MANIFEST, read_limited
 from lockforge.evidence.statistics import t_interval
 from lockforge.export.charts import pair_chart
+from lockforge.export.locks import GENERATED, PARTS
 from lockforge.export.report import comparison_page, large, points, short
 from lockforge.records import Checkpoint, Estimate, ImageSet, LearningCurve, NamedArchitecture, Record, Report, TransferAudit
 
@@ -96,7 +97,10 @@ def compare(a: Report, b: Report, names: tuple[str, str]) -> Comparison:
     return Comparison(
         names=names,
         verdicts=(a.verdict, b.verdict),
-        source=tuple(_on_source(name, getattr(a.subjects, name), getattr(b.subjects, name)) for name in ("release", "reference")),
+        source=(
+            *(_on_source(name, getattr(a.subjects, name), getattr(b.subjects, name)) for name in ("release", "reference")),
+            *_zeros(a, b),
+        ),
         targets=tuple(_target(name, pair, (a, b)) for name, pair in pairs),
         only_a=only[0],
         only_b=only[1],
@@ -187,6 +191,10 @@ def _figures(a: TransferAudit, b: TransferAudit) -> Iterator[Figure]:
     ):
         one, other = (getattr(audit.measures, key) for audit in (a, b))
         yield _figure(name, "ratio", one, other, why="a difference of ratios has no interval here")
+    parts = [{row.name: row for row in audit.measures.ablations} for audit in (a, b)]
+    for name in (name for name in parts[0] if name in parts[1]):
+        one, other = (found[name].removed_vs_reference for found in parts)
+        yield _figure(f"advantage removed, {PARTS.get(name, name)}", "ratio", one, other, why="a difference of ratios has no interval here")
     for name, key in (("worth without a lock", "worth"), ("still worth to the thief", "kept")):
         one, other = (getattr(audit.measures, key) for audit in (a, b))
         yield _figure(name, "points", one, other, paired=paired)
@@ -232,6 +240,14 @@ def _on_source(name: str, a: Checkpoint, b: Checkpoint) -> Figure:
     return _figure(f"source accuracy of the {name}, test", "accuracy", one, other, why="one training each")
 
 
+def _zeros(a: Report, b: Report) -> Iterator[Figure]:
+    """Shares of zeros, where one of the two releases at least was pruned."""
+    found = [report.pruned.get("release") for report in (a, b)]
+    if any(found):
+        one, other = (Estimate(mean=each.sparsity if each else 0.0, reason="" if each else "not pruned") for each in found)
+        yield _figure("zeros among the release's prunable weights", "ratio", one, other, why="one pruning each")
+
+
 def _differences(a: Report, b: Report, pairs: Sequence[tuple[str, Pair]]) -> Iterator[tuple[str, str | None, str | None]]:
     """Inputs that differ: data, networks, audits, recipe."""
     sets = [dict(_sets(one)) for one in (a, b)]
@@ -239,6 +255,7 @@ def _differences(a: Report, b: Report, pairs: Sequence[tuple[str, Pair]]) -> Ite
     for name in ("release", "reference"):
         one, other = (getattr(report.subjects, name) for report in (a, b))
         yield from _unlike(_network(one), _network(other), f"{name}: ")
+    yield from _unlike(_lock(a), _lock(b), "weight lock: ")
     for name, (one, other) in pairs:
         yield from _unlike(_means(one), _means(other), f"audit of {name}: ")
     yield from _unlike(
@@ -271,6 +288,17 @@ def _network(checkpoint: Checkpoint) -> dict[str, str]:
         "channels and cells": f"{architecture.stem_channels}, {architecture.cells_per_stage} a stage",
         "weights": checkpoint.weights.sha256[:12],
     }
+
+
+def _lock(report: Report) -> dict[str, str]:
+    """How the release was pruned; nothing where it was not."""
+    pruning = report.pruned.get("release")
+    if pruning is None:
+        return {}
+    term = "with the Fisher term" if pruning.fisher else "without the Fisher term"
+    sets = ", ".join(report.roles.auxiliary_names)
+    stood = {"given": sets or "auxiliary sets", "generated": f"generated. {GENERATED}", "none": "nothing"}[pruning.auxiliary]
+    return {"method": f"{pruning.method} {term}" if pruning.method == "ntp" else pruning.method, "stand-in for the thief's task": stood}
 
 
 def _means(audit: TransferAudit) -> dict[str, str]:

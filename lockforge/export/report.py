@@ -11,8 +11,24 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from lockforge.evidence.curves import ENOUGH
-from lockforge.export.charts import BOTTOM, LEFT, RIGHT, STRONGEST, TOP, Chart, attacker_charts, drawing, history_chart, transfer_chart
+from lockforge.export.charts import (
+    BOTTOM,
+    COLOURS,
+    LEFT,
+    RIGHT,
+    STRONGEST,
+    TOP,
+    Chart,
+    Spans,
+    attacker_charts,
+    drawing,
+    history_chart,
+    removed_chart,
+    transfer_chart,
+)
 from lockforge.export.findings import ROWS, Standing, attacker_rows, standings, starts_of, worst_area
+from lockforge.export.locks import GENERATED, PAPERS_ATTACKER, LockRow, lock_rows, told
+from lockforge.export.rounds import PANELS, round_charts
 from lockforge.recipe import Recipe, to_yaml
 from lockforge.records import Checkpoint, Estimate, Report, TransferAudit
 
@@ -37,6 +53,7 @@ def page(report: Report, vectors: Sequence[Sequence[float]] | None) -> str:
             row_words=ROWS,
             matrix_rows=_matrix_rows(report),
             roles=_roles(report),
+            prune=_prune(report),
             history=history_chart(report.subjects.release, report.subjects.reference),
             confusion=_confusion(report),
             cells={"release": drawing(report.subjects.release), "reference": drawing(report.subjects.reference)},
@@ -132,8 +149,8 @@ def start_words(start: str) -> str:
     ('an empty network of the released architecture', 'the twin')
     """
     kind, _, name = start.partition(":")
-    if kind == "public":
-        return f"the public weights {name}"
+    if kind in ("public", "ablation"):
+        return f"the {'public weights' if kind == 'public' else kind} {name}"
     return {
         "scratch_release": "an empty network of the released architecture",
         "scratch_reference": "an empty network of the reference's architecture",
@@ -157,6 +174,29 @@ def _target(name: str, audit: TransferAudit) -> dict[str, Any]:
         "chosen": [point for point in audit.points if point.test_accuracy is not None and point.budget == 1],
         "worst_area": worst_area(audit),
     }
+
+
+def _prune(report: Report) -> dict[str, Any]:
+    """Everything the page says of the weight lock: of the release's pruning in full, of the others how they were pruned."""
+    locked = report.pruned.get("release")
+    audits = zip(report.roles.target_names, report.audits, strict=True)
+    rows = [(name, lock_rows(report.subjects, report.pruned, audit)) for name, audit in audits]
+    return {
+        "locked": locked,
+        "told": [line for line in told(locked, report.roles.auxiliary_names) if line != GENERATED] if locked else [],
+        "generated": GENERATED if locked and locked.auxiliary == "generated" else "",
+        "charts": round_charts(locked) if locked else {},
+        "columns": {key: words for keys in PANELS.values() for key, words in keys.items()},
+        "targets": [(name, found, _spans(found)) for name, found in rows if found],
+        "papers": PAPERS_ATTACKER,
+        "others": [(start, told(one, report.roles.auxiliary_names)) for start, one in report.pruned.items() if start != "release"],
+    }
+
+
+def _spans(rows: Sequence[LockRow]) -> Spans | None:
+    """The advantage that each row removes, drawn; nothing where there is none to remove."""
+    found = [(row.words, COLOURS.get(row.start, "c4"), row.removed) for row in rows if row.removed is not None]
+    return removed_chart(found) if any(figure.defined for *_, figure in found) else None
 
 
 def _shades(found: Mapping[str, Standing]) -> dict[str, float]:

@@ -9,8 +9,9 @@ import pytest
 from lockforge.audit.ledger import NAME
 from lockforge.audit.stage import audit_transfer
 from lockforge.evidence.curves import advantage
+from lockforge.evidence.faults import faults_of, start_faults
 from lockforge.recipe import AuditRecipe
-from lockforge.records import Cell, Checkpoint, ImageSet, Op, Subjects, TransferAudit
+from lockforge.records import Ablation, Cell, Checkpoint, ImageSet, Op, Subjects, TransferAudit
 from lockforge.runs import Files, Runs, Work
 
 ONE = Cell(ops=(Op.none, Op.none, Op.none, Op.conv3x3, Op.none, Op.none))
@@ -65,6 +66,22 @@ def test_the_audit_says_what_it_was_about(audited: Audited, target: ImageSet) ->
     assert (audit.grid, audit.samples, audit.dropped) == ((2, 0), (8, 96), ())
     assert (audit.validation_samples, audit.test_samples) == (24, 40)
     assert audit.verdict.word != "protects under this suite"
+
+
+def test_an_ablation_is_attacked_like_the_release_and_moves_nothing(
+    audited: Audited, emptied: Subjects, source: ImageSet, target: ImageSet, files: Files, train: Callable[..., Checkpoint], tmp_path: Path
+) -> None:
+    """The same attackers, settings, grid and steps; all other points are the very same, and so is the verdict. No fault is found."""
+    subjects = emptied.model_copy(update={"ablations": (Ablation(name="magnitude", checkpoint=train(ONE, target, 40)),)})
+    audit = audit_transfer(subjects, source, target, QUICK, work=Work(files=files, folder=tmp_path, seed=0))
+    asked: dict[str, set[tuple[object, ...]]] = {}
+    for p in audit.points:
+        asked.setdefault(p.start, set()).add((p.attacker, p.setting, p.samples, p.seed, p.budget, p.steps))
+    assert asked["ablation:magnitude"] == asked["release"]
+    assert {p for p in audit.points if p.start != "ablation:magnitude"} == set(audited[0].points)
+    assert audit.verdict == audited[0].verdict
+    assert [row.name for row in audit.measures.ablations] == ["magnitude"]
+    assert (*faults_of(audit), *start_faults(audit, subjects)) == ()
 
 
 @pytest.mark.parametrize("kept", [0.7, 0.97])

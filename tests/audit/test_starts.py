@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 import pytest
 import torch
 
-from lockforge.audit.starts import StartingPoint, starting_points
+from lockforge.audit.starts import StartingPoint, facts_of, starting_points
 from lockforge.errors import DataError
 from lockforge.randomness import torch_generator
-from lockforge.records import Cell, Checkpoint, ImageSet, Op, Start, Subjects
+from lockforge.records import Ablation, Cell, Checkpoint, ImageSet, NamedArchitecture, Op, Start, Subjects
 from lockforge.runs import Files
 
 Train = Callable[..., Checkpoint]
@@ -90,3 +90,31 @@ def test_pictures_of_another_shape_are_an_error(files: Files, source: ImageSet, 
     wide = target.model_copy(update={"shape": (1, 9, 9)})
     with pytest.raises(DataError, match=r"\(1, 6, 6\), the target's are \(1, 9, 9\)"):
         starting_points(Subjects(release=release, twin=release, reference=release), wide, files)
+
+
+def test_ablations_are_starts_like_the_release(files: Files, source: ImageSet, target: ImageSet, train: Train) -> None:
+    """Each is attacked under its own name with the head it came with; one that is the twin again is not attacked twice."""
+    release, twin = train(ONE, source, 1), train(ONE, source, 2)
+    ablations = (Ablation(name="magnitude", checkpoint=train(ONE, source, 3)), Ablation(name="no-fisher", checkpoint=twin))
+    subjects = Subjects(release=release, twin=twin, reference=train(OTHER, source, 0), ablations=ablations)
+    points, same_as = named(subjects, target, files)
+    assert same_as == {"ablation:no-fisher": "twin"}
+    start = points["ablation:magnitude"]
+    assert (start.scratch, start.public) == (False, False)
+    given = start.given(torch_generator(0))
+    assert given.source_head is not None
+    assert torch.equal(given.source_head["weight"], files.get_tensors(ablations[0].checkpoint.weights)["head.weight"])
+    plain = facts_of(subjects.model_copy(update={"ablations": ()}), source, target)
+    assert facts_of(subjects, source, target) == plain
+    assert start.facts(plain[0]) == plain[0]
+
+
+def test_an_ablation_that_would_keep_an_attacker_away_is_an_error(files: Files, source: ImageSet, target: ImageSet, train: Train) -> None:
+    """A network without cells beside ones made of cells: `cell-surgery` could not be sent at it."""
+    release = train(ONE, source, 0)
+    other = NamedArchitecture(name="resnet20-cifar", classes=5, shape=(1, 6, 6))
+    odd = Ablation(name="magnitude", checkpoint=release.model_copy(update={"architecture": other}))
+    subjects = Subjects(release=release, twin=release, reference=release, ablations=(odd,))
+    with pytest.raises(DataError, match="another kind of network") as caught:
+        starting_points(subjects, target, files)
+    assert caught.value.faults == ("ablation:magnitude is resnet20-cifar",)

@@ -9,6 +9,7 @@ from lockforge.evidence.statistics import target_tests
 from lockforge.randomness import numpy_generator
 from lockforge.recipe import Recipe
 from lockforge.records import (
+    Ablation,
     Architecture,
     AttackPoint,
     Candidate,
@@ -17,7 +18,11 @@ from lockforge.records import (
     Epoch,
     FileRef,
     ImageSet,
+    LayerSparsity,
     Op,
+    PrunedModel,
+    PruneRound,
+    Pruning,
     Report,
     Roles,
     SearchResult,
@@ -44,16 +49,25 @@ ATTACKERS = (
     "shrink-perturb",
 )
 TARGETS = {"usps": 0.05, "svhn": 0.55, "a target with a rather long name": 0.95}  # share of the head start that the lock takes away
+PARTS = {"twin": 0.7, "ablation:magnitude": 0.6, "ablation:no-fisher": 0.35, "ablation:weight-lock": 0.3}  # shares of it that are kept
 TESTED = 500
 
 
-def report(*, targets: dict[str, float] | None = None, suite: str = "standard", seeds: int = 3, attackers: int = 12) -> Report:
-    """The whole report. Args: targets: by name, the share of the head start that is gone."""
+def report(
+    *,
+    targets: dict[str, float] | None = None,
+    suite: str = "standard",
+    seeds: int = 3,
+    attackers: int = 12,
+    parts: dict[str, float] | None = None,
+) -> Report:
+    """The whole report. Args: targets: by name, the share of the head start that is gone. parts: by start, the share that is kept."""
     wanted = TARGETS if targets is None else targets
     release, reference = network(Op.conv1x1, 0.955), network(Op.conv3x3, 0.972)
     sets = tuple(images(name) for name in wanted)
     recipe = Recipe().model_dump(mode="json")
-    audits = tuple(audit(one, share, suite, seeds, ATTACKERS[:attackers]) for one, share in zip(sets, wanted.values(), strict=True))
+    who = (*ATTACKERS[:attackers], *(["frozen-mask"] if parts else []))
+    audits = tuple(audit(one, share, suite, seeds, who, parts) for one, share in zip(sets, wanted.values(), strict=True))
     return Report(
         recipe=recipe,
         roles=Roles(source=images("digits"), targets=sets, names=("digits", *wanted)),
@@ -66,6 +80,66 @@ def report(*, targets: dict[str, float] | None = None, suite: str = "standard", 
         parity="agree within 1e-05 on 16 inputs",
         verdict=overall([one.verdict for one in audits]),
     )
+
+
+def pruned_report(*, targets: dict[str, float] | None = None, stand_in: str = "given", attackers: int = 4) -> Report:
+    """A report of a pruned release with all its ablations; the source lost 1.4 points. Args: stand_in: for the thief's task."""
+    whole = report(targets={"usps": 0.85, "svhn": 0.9} if targets is None else targets, attackers=attackers, parts=PARTS)
+    twin, reference = whole.subjects.release, whole.subjects.reference
+    release = relabelled(twin, "pruned", 0.94)
+    made = {"magnitude": (twin, 0.95), "no-fisher": (twin, 0.945), "weight-lock": (reference, 0.96)}
+    subjects = Subjects(
+        release=release,
+        twin=twin,
+        reference=reference,
+        ablations=tuple(Ablation(name=name, checkpoint=relabelled(of, name, accuracy)) for name, (of, accuracy) in made.items()),
+    )
+    how = {"release": pruning(stand_in, 0.014), "ablation:no-fisher": pruning(stand_in, 0.01, fisher=False)}
+    how |= {"ablation:weight-lock": pruning(stand_in, 0.012), "ablation:magnitude": pruning("none", 0.005, fisher=False)}
+    given = (images("post"),) * (stand_in == "given")
+    names = (whole.roles.names[0], *(["post"] if given else []), *whole.roles.names[1:])
+    roles = whole.roles.model_copy(update={"auxiliary": given, "names": names})
+    return whole.model_copy(update={"subjects": subjects, "pruned": how, "roles": roles})
+
+
+def pruned_model(stand_in: str = "given") -> PrunedModel:
+    """What the prune stage gives."""
+    whole = pruned_report(targets={}, stand_in=stand_in)
+    return PrunedModel(checkpoint=whole.subjects.release, pruning=whole.pruned["release"])
+
+
+def relabelled(of: Checkpoint, name: str, accuracy: float) -> Checkpoint:
+    """Other weights in the same network, with the confusion matrix of another accuracy."""
+    like = network(Op.skip, accuracy)
+    return like.model_copy(
+        update={"architecture": of.architecture, "weights": FileRef(sha256=numpy_generator(0, name).bytes(32).hex(), size=1), "history": ()}
+    )
+
+
+def pruning(stand_in: str, drop: float, *, fisher: bool = True) -> Pruning:
+    """Nine zeros in ten after eight rounds, and three of recovery; without a stand-in, by magnitude."""
+    plain = stand_in == "none"
+    names = ("stem.0", *(f"cells.{at}.edges.{edge}.op.1" for at in range(3) for edge in (0, 4)), "head")
+    layers = tuple(LayerSparsity(name=f"{name}.weight", weights=400 * (at + 1), zeros=360 * (at + 1)) for at, name in enumerate(names))
+    rounds = tuple(
+        PruneRound(
+            phase="rounds" if at < 8 else "recovery",
+            source_loss=0.4 * 0.8**at + 0.05,
+            auxiliary_loss=None if plain else 0.5 + 0.9 * at,
+            between=40 * 0.5**at if fisher and not plain else None,
+            within=30 * 0.9**at if fisher and not plain else None,
+            penalty=0.02 * 0.7**at if at < 8 else 0.0,
+            primal=0.8 * 0.6**at if at < 8 else 0.0,
+            dual=0.6 * 0.7**at if at < 8 else 0.0,
+            sparsity=min(0.9, 0.3 + 0.1 * at),
+            val_accuracy=0.95 - 0.05 * (0.8**at),
+        )
+        for at in range(11)
+    )
+    return Pruning(
+        method="magnitude" if plain else "ntp", fisher=fisher, auxiliary=stand_in, layers=layers, rounds=() if plain else rounds,
+        source_drop=drop, dense_bytes=57_600, sparse_bytes=9_100,
+    )  # fmt: skip
 
 
 def images(name: str) -> ImageSet:
@@ -149,14 +223,18 @@ def searched(release: Checkpoint, reference: Checkpoint) -> SearchResult:
     )
 
 
-def audit(target: ImageSet, share: float, suite: str, seeds: int, attackers: tuple[str, ...]) -> TransferAudit:
+def audit(
+    target: ImageSet, share: float, suite: str, seeds: int, attackers: tuple[str, ...], parts: dict[str, float] | None = None
+) -> TransferAudit:
     """Learning curves with a head start of .25 for the reference, of which the release keeps 1 - share; attackers differ in strength."""
+    same_as = {} if parts else {"twin": "release"}
     rng = numpy_generator(0, target.digest)
     skipped = ("source-only-repair: no source images were given",) if share < 0.1 else ()
     public = "public:resnet" if share > 0.5 else None
     starts = {"release": 0.25 * (1 - share), "reference": 0.25, "scratch_release": 0.0, "scratch_reference": 0.01, "dummy": 0.0} | (
         {public: 0.1} if public else {}
     )
+    starts |= {start: 0.25 * kept for start, kept in (parts or {}).items()}
     found = []
     for start, head in starts.items():
         empty = start.startswith("scratch")
@@ -174,7 +252,7 @@ def audit(target: ImageSet, share: float, suite: str, seeds: int, attackers: tup
         for one in found
         if one.samples == 100 and one.start == "release" and one.test_accuracy is not None
     ]
-    measures = measure(found, {"twin": "release"}, test_samples=TESTED)
+    measures = measure(found, same_as, test_samples=TESTED)
     return TransferAudit(
         target=target.digest,
         suite=suite,
@@ -186,7 +264,7 @@ def audit(target: ImageSet, share: float, suite: str, seeds: int, attackers: tup
         dropped=("100 images a class: the smallest class has 80",),
         validation_samples=500,
         test_samples=TESTED,
-        same_as={"twin": "release"},
+        same_as=same_as,
         skipped=skipped,
         points=tuple(found),
         measures=measures,

@@ -36,11 +36,12 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Three targets and twelve attackers, a release that was not audited, and two reports side by side."""
+    """Three targets and twelve attackers, a pruned release with its ablations, one that was not audited, and two reports side by side."""
     folder = tmp_path_factory.mktemp("pages")
     a, b = made_up.report(), made_up.report(targets={"usps": 0.4, "svhn": 0.5, "another": 0.1})
     texts = {
         "report": page(a, made_up.vectors(a)),
+        "pruned": page(made_up.pruned_report(stand_in="generated", attackers=2), None),
         "unaudited": page(made_up.report(targets={}), None),
         "compared": page_of(compare(a, b, ("release-a", "release-b")), a, b),
     }
@@ -49,7 +50,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / f"{name}.html" for name in texts}
 
 
-@pytest.mark.parametrize("name", ["report", "unaudited", "compared"])
+@pytest.mark.parametrize("name", ["report", "pruned", "unaudited", "compared"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_page_is_quiet_and_fits(browser: Browser, pages: dict[str, Path], name: str, scheme: str, width: int) -> None:
