@@ -299,6 +299,9 @@ class Epoch(Record):
     learning_rate: float
 
 
+HEADLESS = "adopt_encoder/1"  # made a checkpoint of an encoder that came without a head: the head was trained on the source
+
+
 class Checkpoint(Record):
     """Trained weights and where they came from; accuracies are on the source's own splits. A black box's weights are its ONNX file."""
 

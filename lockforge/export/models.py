@@ -10,7 +10,8 @@ from lockforge.export.weights import read_model
 from lockforge.records import BLACK_BOX, AnyArchitecture, FileRef, ImageSet, NamedArchitecture
 from lockforge.runs import Files
 from lockforge.spaces.black_box import read_black_box
-from lockforge.spaces.named import NAMES
+from lockforge.spaces.encoders import read_owned
+from lockforge.spaces.named import NAMES, known
 from lockforge.spaces.networks import load
 from lockforge.spaces.state_dicts import read_network
 
@@ -30,10 +31,11 @@ class Place(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A model that was read; a black box's weights are its ONNX file."""
+    """A model that was read; a black box's weights are its ONNX file, and a headless one's all but those of its head."""
 
     architecture: AnyArchitecture
     weights: FileRef
+    headless: bool = False
 
 
 def place_of(text: str) -> Place:
@@ -50,6 +52,25 @@ def place_of(text: str) -> Place:
     if name not in NAMES:
         raise RecipeError(f"{text}: there is no network {name!r}", hint=f"give ARCHITECTURE=FILE with one of: {', '.join(NAMES)}")
     return Place(Path(file), name)
+
+
+def own_place(model: str, weights: Path | None) -> Place:
+    """The owner's network that `protect` is given: the name of its architecture and a file, or one text that `place_of` reads.
+
+    Raises: RecipeError: no such architecture, a name without a file, a file beside a text that names one, or an ONNX file.
+
+    >>> own_place("resnet18-cifar", Path("a.pt")) == own_place("resnet18-cifar=a.pt", None)
+    True
+    """
+    if weights is None and model in NAMES:
+        raise RecipeError(f"--model {model} has no weights", hint=f"give them: --model {model} --weights FILE")
+    if weights is not None:
+        known(model)
+        return Place(weights, model)
+    place = place_of(model)
+    if place.opaque:
+        raise RecipeError(f"{model} is an ONNX file: there are no weights to lock", hint="give the weights, or use `lockforge audit`")
+    return place
 
 
 def public_places(texts: Sequence[str]) -> dict[str, Place]:
@@ -91,7 +112,7 @@ def _named(text: str) -> tuple[str, Place]:
 def read_given(place: Place, source: ImageSet, files: Files, *, classes: int | None = None) -> Model:
     """Read a model for pictures of the source's shape; that its weights fit is checked here.
 
-    Args: classes: how many a bare state dict must have, where that is known.
+    Args: classes: how many an owner's bare state dict must have, which may be an encoder without a head; None for anybody else's.
     Raises: DataError: unreadable, or another network than was said. IntegrityError: damaged, or weights and architecture of ours differ.
     ResourceError: an ONNX file, and onnxruntime is not installed.
     """
@@ -99,9 +120,12 @@ def read_given(place: Place, source: ImageSet, files: Files, *, classes: int | N
         box = read_black_box(place.path, source.shape)
         architecture = NamedArchitecture(name=BLACK_BOX, classes=box.classes, shape=box.shape)
         return Model(architecture, files.put(place.path.read_bytes()))
-    if place.network:
-        named, tensors = read_network(place.path, place.network, source.shape[1:], classes)
+    if place.network and classes is None:
+        named, tensors = read_network(place.path, place.network, source.shape[1:])
         return Model(named, files.put_tensors(tensors))
+    if place.network and classes is not None:
+        named, tensors, headless = read_owned(place.path, place.network, source.shape[1:], classes)
+        return Model(named, files.put_tensors(tensors), headless)
     ours, tensors, _ = read_model(place.path)
     load(ours, tensors)
     return Model(ours, files.put_tensors(tensors))
