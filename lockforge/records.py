@@ -223,17 +223,36 @@ class Architecture(Record):
         return f"{self.space} {self.cell}"
 
 
+TIMM, PYTHON = "timm:", "python:"
+
+
 class NamedArchitecture(Record):
-    """Enough to rebuild a network that others published: its name (`spaces.named.NAMES`), classes and pictures (c, h, w)."""
+    """Enough to rebuild a network that others published: its name, classes and pictures (c, h, w).
+
+    The name is one of `spaces.named.NAMES`; or `timm:NAME`, which timm rebuilds; or `python:package.module:function@DIGEST`, which only
+    says which function of its owner's made it, and the first hex digits of the SHA-256 of its module's text.
+    """
 
     space: Literal["named"] = "named"
-    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
+    name: Annotated[
+        str, Field(pattern=r"^([a-z0-9_-]{1,64}|timm:[a-z0-9_.-]{1,96}|python:[A-Za-z0-9_.]{1,160}:[A-Za-z0-9_]{1,80}@[0-9a-f]{12})$")
+    ]
     classes: Annotated[int, Field(ge=2)]
     shape: tuple[Side, Side, Side]
 
     def __str__(self) -> str:
         """The name."""
         return self.name
+
+
+def origin_of(architecture: Architecture | NamedArchitecture) -> Literal["ours", "timm", "python"]:
+    """Whose code makes the network: ours, timm's, or a function of its owner's.
+
+    >>> origin_of(NamedArchitecture(name="timm:resnet18.a1_in1k", classes=2, shape=(3, 32, 32)))
+    'timm'
+    """
+    name = architecture.name if isinstance(architecture, NamedArchitecture) else ""
+    return "timm" if name.startswith(TIMM) else "python" if name.startswith(PYTHON) else "ours"
 
 
 BLACK_BOX = "black-box"

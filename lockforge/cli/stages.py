@@ -56,7 +56,12 @@ Public = Annotated[
     typer.Option("--public", metavar="MODEL", help="Weights that anybody can have: [NAME=]MODEL or [NAME=]ARCHITECTURE=FILE. Repeatable."),
 ]
 OwnModel = Annotated[
-    str | None, typer.Option("--model", metavar="NAME", help="Protect a network that is trained already: its architecture; no search.")
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Protect your own trained network: its architecture, timm:NAME, or python:MODULE:FUNCTION.",
+    ),
 ]
 OwnWeights = Annotated[Path | None, typer.Option("--weights", metavar="FILE", help="Its weights: a bare state dict, safetensors or torch.")]
 

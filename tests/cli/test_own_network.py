@@ -1,5 +1,6 @@
 """`protect --model NAME --weights FILE`, and what may be wrong with it."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +43,11 @@ def test_an_own_network_is_released(run: Run, tmp_path: Path) -> None:
         (("--model", "resnet19", "--weights", "w"), 2, "there is no network 'resnet19'"),
         (("--model", f"{NAME}=w", "--weights", "w"), 2, "there is no network 'resnet20-cifar=w'"),
         (("--model", "m.onnx"), 2, "there are no weights to lock"),
+        (("--model", "timm:resnet18"), 2, "--model timm:resnet18 has no weights"),
+        (("--model", "timm:hf-hub:a/b", "--weights", "w"), 2, "there is no network 'timm:hf-hub:a/b'"),
+        (("--model", "timm:resnet18", "--weights", "w"), 4, "lockforge[probes]"),
+        (("--model", "python:nowhere_at_all:build"), 2, "nowhere_at_all cannot be imported"),
+        (("--model", "python:textwrap:dedent"), 3, "dedent@"),
         (("--model", NAME, "--weights", "none"), 3, "none is not there"),
         (("--model", "resnet32-cifar", "--weights", "w"), 3, "these tensors fit resnet20-cifar"),
         (("--model", NAME, "--weights", "four"), 3, "4 classes where the source has 3"),
@@ -51,9 +57,10 @@ def test_an_own_network_is_released(run: Run, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_meant_or_used_is_said_before_any_work(
-    given: tuple[str, ...], code: int, words: str, run: Run, tmp_path: Path
+    given: tuple[str, ...], code: int, words: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half of the two options, another network's file, other classes or channels, code in a file: told with the way out."""
+    """Half of the two options, another network's file, other classes or channels, code in a file, no timm: told with the way out."""
+    monkeypatch.setitem(sys.modules, "timm", None)
     weights(tmp_path / "w")
     weights(tmp_path / "four", classes=4)
     weights(tmp_path / "colour", channels=3)
