@@ -34,6 +34,7 @@ def read_network(path: Path, name: str, size: tuple[int, int], classes: int | No
     Returns: its architecture, with classes and channels read off the tensors, and all its tensors.
     Raises: RecipeError: no such name. DataError: no such file, unreadable, or not this network's tensors; all differences are listed.
     """
+    check_sides(name, size)
     return network_of(read_tensors(path), path, name, size, classes)
 
 
@@ -42,7 +43,6 @@ def network_of(
 ) -> tuple[NamedArchitecture, dict[str, Tensor]]:
     """The same from the tensors of a file that was read; see `read_network`."""
     found = known(name)
-    check_sides(name, size)
     tensors = torchvision_names(name, stored)
     head, first = tensors.get(f"{found.head}.weight"), tensors.get(f"{found.first}.weight")
     missing = [
