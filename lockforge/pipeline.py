@@ -1,6 +1,6 @@
 """The sentences: the only file that knows the order of the stages.
 
-images -> embed -> search -> train -> audit -> export
+images -> embed -> search -> train -> audit -> export; with an owner's own network: images -> embed -> audit -> export
 """
 
 import shutil
@@ -41,7 +41,7 @@ from lockforge.search.predictor import Form
 from lockforge.search.stage import search_cell
 from lockforge.search.tasks import draw_cells, meta_tasks
 from lockforge.spaces.isomorphism import different_networks
-from lockforge.train.stage import adopt_model, train_cell
+from lockforge.train.stage import adopt_encoder, adopt_model, train_cell
 
 
 @dataclass(frozen=True)
@@ -73,23 +73,28 @@ def gather(places: Places, recipe: Recipe, files: Files, *, tell: Tell = nobody)
     return read_roles(places.source, places.auxiliary, places.targets, recipe.data, files, tell=tell)
 
 
-def protect(recipe: Recipe, roles: Roles, do: Runs, public: Sequence[str] = ()) -> Artifact:
+def protect(recipe: Recipe, roles: Roles, do: Runs, public: Sequence[str] = (), own: Place | None = None) -> Artifact:
     """Lock a model to its own task, prove it, and make the release's files.
 
     The targets appear only after everything has been chosen and trained: in the audits, and in the embeddings that the report shows.
 
-    Args: public: networks that anybody can have, which the audits attack too: `[NAME=]MODEL`.
+    Args: public: networks that anybody can have, which the audits attack too: `[NAME=]MODEL`. own: a network that is trained already:
+        nothing is searched or trained, and what it was before any lock is both reference and twin.
+    Raises: DataError: the own network's weights are unreadable, another network's, or for other classes or pictures than the source's.
     """
     source, auxiliary, targets = roles.source, roles.auxiliary, roles.targets
     others = read_public(public, source, do.files)
+    adopted = _adopted(read_given(own, source, do.files, classes=len(source.classes)), source, do) if own else None
 
     embeddings = tuple(do(embed_task, images, recipe.embed, None) for images in (source, *auxiliary))
-    found = do(search_cell, source, auxiliary, embeddings, recipe.network, recipe.search)
+    if adopted is not None:
+        found, reference, twin = None, adopted, adopted
+    else:
+        found = do(search_cell, source, auxiliary, embeddings, recipe.network, recipe.search)
+        reference = do(train_cell, found.reference, source, recipe.train)
+        twin = do(train_cell, found.chosen, source, recipe.train)
 
-    reference = do(train_cell, found.reference, source, recipe.train)
-    model = do(train_cell, found.chosen, source, recipe.train)
-
-    subjects = Subjects(release=model, twin=model, reference=reference, public=others)
+    subjects = Subjects(release=twin, twin=twin, reference=reference, public=others)
     audits = tuple(do(audit_transfer, subjects, source, target, recipe.audit) for target in targets)
 
     shown = tuple(do(embed_task, images, recipe.embed, None) for images in targets)
@@ -232,7 +237,7 @@ def _adopt(models: Models, source: ImageSet, network: NetworkRecipe, do: Runs) -
     read = _read_models(
         [(place, len(source.classes)) for place in own.values()] + [(place, None) for place in public.values()], source, do.files
     )
-    release, *others = [do(adopt_model, one.architecture, one.weights, source) for one in read[: len(own)]]
+    release, *others = [_adopted(one, source, do) for one in read[: len(own)]]
     reference = others[0] if others else release
     plain = Architecture(cell=STAND_IN, classes=len(source.classes), shape=source.shape, **network.model_dump())
     return Subjects(
@@ -242,6 +247,11 @@ def _adopt(models: Models, source: ImageSet, network: NetworkRecipe, do: Runs) -
         public=_as_public(list(public), read[len(own) :], source),
         stand_in=(others[0].architecture if others else plain) if own["model"].opaque else None,
     )
+
+
+def _adopted(given: Model, source: ImageSet, do: Runs) -> Checkpoint:
+    """A model of the owner's, measured; an encoder gets a head first."""
+    return do(adopt_encoder if given.headless else adopt_model, given.architecture, given.weights, source)
 
 
 def read_public(texts: Sequence[str], source: ImageSet, files: Files) -> tuple[PublicWeights, ...]:
@@ -264,7 +274,7 @@ def _read_models(places: Sequence[tuple[Place, int | None]], source: ImageSet, f
 
 
 def _as_public(names: Sequence[str], models: Sequence[Model], source: ImageSet) -> tuple[PublicWeights, ...]:
-    found = [(name, *model) for name, model in zip(names, models, strict=True)]
+    found = [(name, model.architecture, model.weights) for name, model in zip(names, models, strict=True)]
     wrong = [f"{name}: {architecture.shape}" for name, architecture, _ in found if architecture.shape != source.shape]
     if wrong:
         raise DataError(

@@ -223,15 +223,22 @@ class Architecture(Record):
         return f"{self.space} {self.cell}"
 
 
-class NamedArchitecture(Record):
-    """Enough to rebuild a network that others published: its name (`spaces.named.NAMES`), classes and pictures (c, h, w).
+TIMM, PYTHON = "timm:", "python:"
 
+
+class NamedArchitecture(Record):
+    """Enough to rebuild a network that others published: its name, classes and pictures (c, h, w).
+
+    The name is one of `spaces.named.NAMES`; or `timm:NAME`, which timm rebuilds; or `python:package.module:function@DIGEST`, which only
+    says which function of its owner's made it, and the first hex digits of the SHA-256 of its module's text.
     `widths`: channels of the layers that filters were taken out of, by name and sorted. As long as there are none they are not written, so
     that a record without them keeps its digest.
     """
 
     space: Literal["named"] = "named"
-    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
+    name: Annotated[
+        str, Field(pattern=r"^([a-z0-9_-]{1,64}|timm:[a-z0-9_.-]{1,96}|python:[A-Za-z0-9_.]{1,160}:[A-Za-z0-9_]{1,80}@[0-9a-f]{12})$")
+    ]
     classes: Annotated[int, Field(ge=2)]
     shape: tuple[Side, Side, Side]
     widths: tuple[tuple[str, Side], ...] = ()
@@ -253,6 +260,16 @@ class NamedArchitecture(Record):
     def __str__(self) -> str:
         """The name, and how many layers have become narrower."""
         return f"{self.name} with {len(self.widths)} narrower layer(s)" if self.widths else self.name
+
+
+def origin_of(architecture: Architecture | NamedArchitecture) -> Literal["ours", "timm", "python"]:
+    """Whose code makes the network: ours, timm's, or a function of its owner's.
+
+    >>> origin_of(NamedArchitecture(name="timm:resnet18.a1_in1k", classes=2, shape=(3, 32, 32)))
+    'timm'
+    """
+    name = architecture.name if isinstance(architecture, NamedArchitecture) else ""
+    return "timm" if name.startswith(TIMM) else "python" if name.startswith(PYTHON) else "ours"
 
 
 BLACK_BOX = "black-box"
@@ -316,6 +333,9 @@ class Epoch(Record):
     train_accuracy: Share
     val_accuracy: Share | None
     learning_rate: float
+
+
+HEADLESS = "adopt_encoder/1"  # made a checkpoint of an encoder that came without a head: the head was trained on the source
 
 
 class Checkpoint(Record):

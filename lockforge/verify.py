@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from lockforge.errors import DataError, IntegrityError, RecipeError
+from lockforge.errors import DataError, IntegrityError, RecipeError, ResourceError
 from lockforge.evidence.curves import overall
 from lockforge.evidence.faults import checkpoint_faults, faults_of, first_of, start_faults, unlike
 from lockforge.evidence.manifest import SIGNATURE, Manifest, check_manifest, hash_folder, read_limited, read_manifest
@@ -22,7 +22,7 @@ from lockforge.evidence.signing import PublicKey, load_public, verify_folder
 from lockforge.evidence.statistics import target_tests
 from lockforge.evidence.zeros import pruning_faults, zero_faults
 from lockforge.recipe import Recipe, read_recipe
-from lockforge.records import AnyArchitecture, Artifact, Check, FileRef, Report, Verdict, fault_lines
+from lockforge.records import AnyArchitecture, Artifact, Check, FileRef, Report, Verdict, fault_lines, origin_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -227,6 +227,8 @@ def _parity(release: _Release, *, wanted: bool) -> str:
         return "not checked: switched off"
     if find_spec("onnxruntime") is None:
         return "not checked: onnxruntime is not installed (pip install 'lockforge[cpu]')"
+    if origin_of(release.report.subjects.release.architecture) == "python":
+        return "not checked: a function of the owner's makes the network, and verify runs no code from elsewhere"
     from lockforge.evidence.parity import compare, probe_inputs
 
     architecture, recipe = release.report.subjects.release.architecture, release.recipe
@@ -234,7 +236,10 @@ def _parity(release: _Release, *, wanted: bool) -> str:
     if numbers > LARGEST_PROBE or min(architecture.shape) < 1:
         raise IntegrityError(f"the network is said to take inputs of shape {architecture.shape}, which cannot be asked")
     inputs = probe_inputs(recipe.seed, recipe.export.parity_samples, architecture.shape)
-    ours = _torch_logits(architecture, release.tensors, inputs)
+    try:
+        ours = _torch_logits(architecture, release.tensors, inputs)
+    except ResourceError as error:
+        return f"not checked: {error.message} ({error.hint})"
     together, alone = _onnx_logits(release.folder / ONNX, inputs)
     for found in (compare(ours[:1], alone), compare(ours, together)):
         if not found.same:

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "__init__": BONES | NOUNS | VERBS | {"pipeline", "verify"},
 }
-DOORS = {"onnxruntime": 1, "onnx": 2, "sklearn": 1, "jinja2": 1, "cryptography": 1, "rich": 1, "PIL": 1, "pyarrow": 1}
+DOORS = {"onnxruntime": 1, "onnx": 2, "sklearn": 1, "jinja2": 1, "cryptography": 1, "rich": 1, "PIL": 1, "pyarrow": 1, "timm": 1}
 
 
 def imports_of(text: str) -> Iterator[str]:

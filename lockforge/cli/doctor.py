@@ -19,7 +19,7 @@ CORE = (
     "cryptography",
     "jinja2",
 )
-EXTRAS = {"cpu": "onnxruntime", "gpu": "onnxruntime-gpu", "sign": "model-signing"}
+EXTRAS = {"cpu": "onnxruntime", "gpu": "onnxruntime-gpu", "sign": "model-signing", "probes": "timm"}
 ENOUGH_DISK = 2 * 1024**3
 
 

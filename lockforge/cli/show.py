@@ -36,6 +36,7 @@ WORDS = {
     "search_cell": "search",
     "train_cell": "train",
     "adopt_model": "measure",
+    "adopt_encoder": "head",
     "audit_transfer": "audit",
     "export_artifact": "export",
     "score_cells": "score",
@@ -382,6 +383,8 @@ def release(folder: Path, signer: str, *, as_json: bool) -> None:
 
 def figures(console: Console, report: "Report") -> None:
     """Accuracies on the source, cells, and what a thief gets, target by target."""
+    from lockforge.records import HEADLESS
+
     subjects = report.subjects
     table = table_of("", "release", "reference (no lock)")
     table.add_row("source accuracy, test", f"{subjects.release.test_accuracy:.3f}", f"{subjects.reference.test_accuracy:.3f}")
@@ -389,8 +392,11 @@ def figures(console: Console, report: "Report") -> None:
     console.print()
     console.print(table)
     console.print(f"[dim]release   {subjects.release.architecture}\nreference {subjects.reference.architecture}[/]\n", soft_wrap=True)
+    if subjects.reference.made_by == HEADLESS:
+        console.print("the network came without a head: a linear one was trained on the source, its body left as it was\n")
     if subjects.release.weights == subjects.reference.weights:
-        console.print("[yellow]release and reference are the same network: the architecture lock removed nothing[/]\n")
+        why = "the architecture lock removed nothing" if report.search else "no lock was put on it"
+        console.print(f"[yellow]release and reference are the same network: {why}[/]\n")
     for name, audit in zip(report.roles.target_names, report.audits, strict=True):
         _audit(console, name, audit)
     from lockforge.cli.locks import print_lock

@@ -10,6 +10,7 @@ from lockforge.errors import RecipeError
 
 if TYPE_CHECKING:
     from lockforge.cli.show import Terminal
+    from lockforge.export.models import Place
     from lockforge.pipeline import Places
     from lockforge.recipe import Recipe
     from lockforge.records import Artifact, Roles
@@ -54,6 +55,15 @@ Public = Annotated[
     list[str] | None,
     typer.Option("--public", metavar="MODEL", help="Weights that anybody can have: [NAME=]MODEL or [NAME=]ARCHITECTURE=FILE. Repeatable."),
 ]
+OwnModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Protect your own trained network: its architecture, timm:NAME, or python:MODULE:FUNCTION.",
+    ),
+]
+OwnWeights = Annotated[Path | None, typer.Option("--weights", metavar="FILE", help="Its weights: a bare state dict, safetensors or torch.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -67,6 +77,8 @@ def protect(
     auxiliary: Auxiliary = None,
     target: Targets = None,
     public: Public = None,
+    model: OwnModel = None,
+    weights: OwnWeights = None,
     recipe: RecipeName = "digits",
     out: Out = Path("release"),
     key: Key = None,
@@ -82,11 +94,12 @@ def protect(
 
     settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
     _check_out(out, key, unsigned=unsigned)
+    own = _own(model, weights)
     with terminal:
         roles = _gather(_places(source, auxiliary, target), settings, do, terminal)
         from lockforge import pipeline
 
-        artifact = pipeline.protect(settings, roles, do, tuple(public or ()))
+        artifact = pipeline.protect(settings, roles, do, tuple(public or ()), own)
         do.write_lock(Path(recipe).stem)
         folder, signer = _lay_out(artifact, do, out, key, unsigned=unsigned)
     show.release(folder, signer, as_json=json)
@@ -389,6 +402,15 @@ def _places(source: str | None, auxiliary: list[str] | None, targets: list[str] 
             raise RecipeError("auxiliary or target sets were given, but no SOURCE", hint="lockforge protect SOURCE --target PLACE")
         return Places(*DEFAULT)
     return Places(source, tuple(auxiliary or ()), tuple(targets or ()))
+
+
+def _own(model: str | None, weights: Path | None) -> "Place | None":
+    """The owner's own network, where one was given."""
+    from lockforge.export.models import own_place
+
+    if model is None and weights is not None:
+        raise RecipeError(f"--weights {weights} has no --model", hint=f"say which network it is: --model NAME --weights {weights}")
+    return None if model is None else own_place(model, weights)
 
 
 def _gather(places: "Places", settings: "Recipe", do: "Runs", terminal: "Terminal") -> "Roles":

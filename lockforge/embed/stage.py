@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lockforge.data.batches import Pool, load_pool
 from lockforge.embed.fisher import DEFINITION, diagonal_fisher
 from lockforge.embed.probe import Probe, load_probe
-from lockforge.engine.fit import Bench, TensorFeed, fit
+from lockforge.engine import heads
 from lockforge.errors import IntegrityError, OutcomeError
 from lockforge.randomness import torch_generator
 from lockforge.recipe import EmbedRecipe, FitRecipe
@@ -29,7 +29,6 @@ _HEAD = FitRecipe(
     precision="float32",
     select="last",
 )
-_LEAST_SPREAD = 1e-4  # a feature that never moves is left as it is
 
 
 @stage(version=1)
@@ -79,23 +78,8 @@ def draw(pool: Pool, samples: int, generator: torch.Generator) -> Pool:
 def fit_head(
     probe: Probe, images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], classes: int, steps: int, generator: torch.Generator
 ) -> nn.Linear:
-    """A linear head on the frozen probe's features of these images.
-
-    It is trained on standardised features, so that one learning rate serves every probe; the scaling is then folded into the head.
-    """
-    features = probe.features(images)
-    mean, spread = features.mean(0), features.std(0, correction=0)
-    spread = torch.where(spread > _LEAST_SPREAD * spread.mean(), spread, torch.ones_like(spread))
-    with torch.random.fork_rng(devices=[]):  # the layer's own first draws are thrown away
-        head = nn.Linear(features.shape[1], classes)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    recipe = _HEAD.model_copy(update={"steps": steps})
-    fit(head, TensorFeed((features - mean) / spread, labels), recipe, generator=generator, bench=Bench(device=str(images.device)))
-    with torch.no_grad():
-        head.weight.div_(spread)
-        head.bias.sub_(head.weight @ mean)
-    return head.eval().requires_grad_(requires_grad=False)
+    """A linear head on the frozen probe's features of these images."""
+    return heads.fit_head(probe.features(images), labels, classes, _HEAD.model_copy(update={"steps": steps}), generator)
 
 
 def vector_of(embedding: TaskEmbedding, files: Files) -> Float32[np.ndarray, " d"]:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,8 +37,13 @@ def set_threads(count: int) -> None:
 
 
 def describe() -> dict[str, str]:
-    """Versions and hardware by name: python, lockforge, torch, numpy, cuda; machine, cpu, cores, threads, memory, gpu (or `none`)."""
+    """Versions and hardware by name: python, lockforge, torch, numpy, cuda; machine, cpu, cores, threads, memory, gpu (or `none`).
+
+    Timm's version is there where it was used.
+    """
     found = {name: version(name) for name in ("lockforge", "torch", "numpy")}
+    timm = sys.modules.get("timm")
+    found |= {"timm": str(getattr(timm, "__version__", "unknown"))} if timm else {}
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return {

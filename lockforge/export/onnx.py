@@ -27,21 +27,27 @@ def to_onnx(architecture: AnyArchitecture, tensors: dict[str, Tensor], recipe: E
     """The network as an ONNX file, checked by onnx's own checker.
 
     Every node's metadata is cleared: the exporter leaves stack traces with absolute paths there.
+
+    Raises: OutcomeError: the network does what ONNX cannot say.
     """
     network = prune_dead(load(architecture, tensors)).eval()
     example = torch.zeros(2, *architecture.shape)
-    with _quiet():
-        program = torch.onnx.export(
-            network,
-            (example,),
-            dynamo=True,
-            opset_version=recipe.opset,
-            input_names=["pixels"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            external_data=False,
-            verbose=False,
-        )
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                network,
+                (example,),
+                dynamo=True,
+                opset_version=recipe.opset,
+                input_names=["pixels"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:  # only a network that is made elsewhere does what cannot be traced
+        told = (str(error).splitlines() or [""])[0]
+        raise OutcomeError(f"{architecture} cannot be written as ONNX: {told}", hint="set export.onnx: false") from error
     if program is None:
         raise OutcomeError("torch.onnx gave no program", hint="set export.onnx: false and report this network")
     model = program.model_proto

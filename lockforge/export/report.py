@@ -30,7 +30,7 @@ from lockforge.export.findings import ROWS, Standing, attacker_rows, standings, 
 from lockforge.export.locks import GENERATED, PAPERS_ATTACKER, LockRow, lock_rows, told
 from lockforge.export.rounds import PANELS, round_charts
 from lockforge.recipe import Recipe, to_yaml
-from lockforge.records import Checkpoint, Estimate, Report, TransferAudit
+from lockforge.records import HEADLESS, Checkpoint, Estimate, Report, TransferAudit
 
 if TYPE_CHECKING:
     from lockforge.export.compare import Comparison
@@ -47,6 +47,7 @@ def page(report: Report, vectors: Sequence[Sequence[float]] | None) -> str:
             release=report.subjects.release,
             reference=report.subjects.reference,
             quick=any(audit.suite == "quick" for audit in report.audits),
+            headless=report.subjects.reference.made_by == HEADLESS,
             same_network=report.subjects.release.weights == report.subjects.reference.weights,
             targets=[_target(name, audit) for name, audit in zip(report.roles.target_names, report.audits, strict=True)],
             enough=ENOUGH,

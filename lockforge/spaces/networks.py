@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lockforge.errors import IntegrityError
-from lockforge.records import Architecture, NamedArchitecture, is_black_box
-from lockforge.spaces import counts, nasbench201, tally, transnas101
+from lockforge.records import Architecture, NamedArchitecture, is_black_box, origin_of
+from lockforge.spaces import counts, foreign, nasbench201, tally, transnas101
 from lockforge.spaces.classifier import Classifier
 from lockforge.spaces.named import NamedNetwork
 from lockforge.spaces.ops import CellBlock, ConvBN
@@ -132,6 +132,8 @@ def _transnas101(architecture: Architecture) -> tuple[nn.Sequential, nn.ModuleLi
 
 
 def _skeleton(architecture: Architecture | NamedArchitecture) -> Classifier:
+    if isinstance(architecture, NamedArchitecture) and origin_of(architecture) != "ours":
+        return foreign.make(architecture)
     with torch.device("meta"):
         return NamedNetwork(architecture) if isinstance(architecture, NamedArchitecture) else CellNetwork(architecture)
 
@@ -190,9 +192,13 @@ def build(architecture: Architecture | NamedArchitecture, generator: torch.Gener
 
     Convolutions: normal with variance 2 / fan-in (He et al. 2015, arXiv:1502.01852, equation 10), bias 0. Linear layers: uniform in
     +-1/sqrt(d). Norms: scale 1, bias 0.
+    Networks made elsewhere: the same, and their other layers by their own `reset_parameters`.
     Differs: the same rule for all named networks, where each paper has one of its own.
     """
-    network: Classifier = _skeleton(architecture).to_empty(device="cpu")
+    if isinstance(architecture, NamedArchitecture) and origin_of(architecture) != "ours":
+        network: Classifier = foreign.make(architecture, generator)
+    else:
+        network = _skeleton(architecture).to_empty(device="cpu")
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
@@ -204,9 +210,12 @@ def build(architecture: Architecture | NamedArchitecture, generator: torch.Gener
         elif isinstance(module, nn.Linear):
             bound = 1 / math.sqrt(module.in_features)
             nn.init.uniform_(module.weight, -bound, bound, generator=generator)
-            nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+            if module.bias is not None:
+                nn.init.uniform_(module.bias, -bound, bound, generator=generator)
         elif isinstance(module, NamedNetwork):
             module.draw_tokens(generator)
+        elif isinstance(network, foreign.ForeignNetwork):
+            foreign.draw_again(module, generator)
     return network
 
 

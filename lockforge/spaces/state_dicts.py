@@ -34,10 +34,16 @@ def read_network(path: Path, name: str, size: tuple[int, int], classes: int | No
     Returns: its architecture, with classes and channels read off the tensors, and all its tensors.
     Raises: RecipeError: no such name. DataError: no such file, unreadable, or not this network's tensors; all differences are listed.
     """
-    found = known(name)
     check_sides(name, size)
-    stored = read_tensors(path)
-    tensors = _torchvision_names(name, stored)
+    return network_of(read_tensors(path), path, name, size, classes)
+
+
+def network_of(
+    stored: Mapping[str, Tensor], path: Path, name: str, size: tuple[int, int], classes: int | None = None
+) -> tuple[NamedArchitecture, dict[str, Tensor]]:
+    """The same from the tensors of a file that was read; see `read_network`."""
+    found = known(name)
+    tensors = torchvision_names(name, stored)
     head, first = tensors.get(f"{found.head}.weight"), tensors.get(f"{found.first}.weight")
     missing = [
         f"{place}.weight: missing, or no {rank}-axis weight"
@@ -48,7 +54,7 @@ def read_network(path: Path, name: str, size: tuple[int, int], classes: int | No
         faults = missing or [f"{found.head}.weight: {0 if head is None else len(head)} class, where a classifier has two or more"]
         raise DataError(f"{path} holds no {name}", faults=faults, hint=_other_name(stored, size))
     architecture = NamedArchitecture(name=name, classes=len(head), shape=(first.shape[1], *size))
-    wanted = _wanted(architecture)
+    wanted = wanted_by(architecture)
     given = with_counters(tensors, wanted)
     faults = misfits(given, wanted)
     hint = _other_name(stored, size) if faults else "give the weights that were trained on this source"
@@ -115,20 +121,21 @@ def _plain(value: Any) -> bool:
     return isinstance(value, Tensor) and value.layout is torch.strided and not (value.is_quantized or value.is_complex() or value.is_meta)
 
 
-def _torchvision_names(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def torchvision_names(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors with torchvision's names for a ResNet's shortcuts and head, where a file has the others for CIFAR stems."""
     if known(name).head != "fc":
-        return tensors
+        return dict(tensors)
     renamed = {}
     for key, tensor in tensors.items():
         for theirs, ours in _OTHERWISE.items():
             if key.startswith(theirs) or f".{theirs}" in key:
                 key = key.replace(theirs, ours)  # noqa: PLW2901  a name is rewritten step by step
         renamed[key] = tensor
-    return renamed if len(renamed) == len(tensors) else tensors
+    return renamed if len(renamed) == len(tensors) else dict(tensors)
 
 
-def _wanted(architecture: NamedArchitecture) -> dict[str, Tensor]:
+def wanted_by(architecture: NamedArchitecture) -> dict[str, Tensor]:
+    """The tensors that a network has under their published names, without values."""
     with torch.device("meta"):
         wanted: dict[str, Tensor] = KNOWN[architecture.name].make(architecture.classes, architecture.shape).state_dict()
     return wanted
@@ -138,11 +145,11 @@ def _other_name(tensors: Mapping[str, Tensor], size: tuple[int, int]) -> str:
     """What to do next: give the name of the network that does fit, where there is one."""
     fits = []
     for name in NAMES:
-        found, renamed = KNOWN[name], _torchvision_names(name, dict(tensors))
+        found, renamed = KNOWN[name], torchvision_names(name, tensors)
         head, first = renamed.get(f"{found.head}.weight"), renamed.get(f"{found.first}.weight")
         if head is None or first is None or first.ndim != 4 or head.ndim != 2 or len(head) < 2 or any(side % found.patch for side in size):
             continue
-        wanted = _wanted(NamedArchitecture(name=name, classes=len(head), shape=(first.shape[1], *size)))
+        wanted = wanted_by(NamedArchitecture(name=name, classes=len(head), shape=(first.shape[1], *size)))
         if not misfits(with_counters(renamed, wanted), wanted):
             fits.append(name)
     if fits:

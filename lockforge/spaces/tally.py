@@ -5,6 +5,7 @@ of one value (it counts 2); one value under the window of a pooling. A mean over
 Biases, additions, products of two maps and copies count nothing.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-ACTIVATIONS = frozenset({"relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "gelu"})
-NORMS = frozenset({"batch_norm", "layer_norm"})
+ACTIVATIONS = frozenset({"relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "gelu", "silu", "elu", "leaky_relu", "sigmoid", "tanh"})
+NORMS = frozenset({"batch_norm", "layer_norm", "group_norm", "instance_norm"})
 
 
 class Tally(TorchFunctionMode):
@@ -41,9 +42,9 @@ def _count(kind: str, args: tuple[Any, ...], given: Mapping[str, Any], result: T
     each = 0  # operations for each value of the result
     match kind:
         case "conv2d":
-            each = args[1][0].numel()
+            each = _second(args, given, "weight")[0].numel()
         case "linear":
-            each = args[1].shape[1]
+            each = _second(args, given, "weight").shape[1]
         case "scaled_dot_product_attention":  # q k^T, the softmax over the keys, and the sum of v
             d, keys = args[0].shape[-1], args[1].shape[-2]
             return int(result.numel() // d * keys * (2 * d + 1))
@@ -52,17 +53,24 @@ def _count(kind: str, args: tuple[Any, ...], given: Mapping[str, Any], result: T
         case "activations":
             each = 1
         case "max_pool2d" | "avg_pool2d":
-            each = args[1] ** 2
+            window = _second(args, given, "kernel_size")
+            each = window**2 if isinstance(window, int) else math.prod(window)
         case "adaptive_avg_pool2d":
             return max(result.numel(), int(args[0].numel()))
-        case "mean" if (given.get("dim") or args[1:2]) in {(2, 3), ((2, 3),)}:
+        case "mean" if _second(args, given, "dim") in ((2, 3), [2, 3]):
             n, c, h, w = args[0].shape
             return int(n * c * (h + 1) * (w + 1))
     return each * result.numel()
 
 
+def _second(args: tuple[Any, ...], given: Mapping[str, Any], name: str) -> Any:
+    """The second argument of a call, by its place or its name; None where there is none."""
+    return args[1] if len(args) > 1 else given.get(name)
+
+
 def operations(network: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
-    """What one forward pass over one picture of (c, h, w) takes, by kind; the network is on the meta device and in eval mode."""
+    """What one forward pass over one picture of (c, h, w) takes, by kind; the network is in eval mode, best on the meta device."""
+    device = next(network.parameters()).device
     with torch.no_grad(), Tally() as tally:
-        network(torch.empty(1, *shape, device="meta"))
+        network(torch.zeros(1, *shape, device=device))
     return {kind: count for kind, count in tally.operations.items() if count}

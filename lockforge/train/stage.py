@@ -2,20 +2,22 @@
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from lockforge.data.batches import load_pool
 from lockforge.engine.evaluate import accuracy, confusion, logits_of
 from lockforge.engine.fit import Bench, fit
+from lockforge.engine.heads import fit_head
 from lockforge.errors import DataError
 from lockforge.randomness import torch_generator
 from lockforge.recipe import FitRecipe
-from lockforge.records import AnyArchitecture, Checkpoint, FileRef, ImageSet, is_black_box
+from lockforge.records import HEADLESS, AnyArchitecture, Checkpoint, FileRef, ImageSet, NamedArchitecture, is_black_box
 from lockforge.runs import Work, stage
 from lockforge.spaces.classifier import Classifier
 from lockforge.spaces.networks import build, load, state
 from lockforge.spaces.opaque import OpaqueNetwork, read_opaque
 
+HEAD = FitRecipe(steps=600, batch_size=128, optimizer="adam", learning_rate=0.01, weight_decay=1e-3, precision="float32", select="last")
 CONSTANT = 1e-6  # spread of a logit over pictures, as a share of the largest logit, that counts as none
 
 
@@ -78,15 +80,53 @@ def adopt_model(architecture: AnyArchitecture, weights: FileRef, source: ImageSe
         network: Classifier = OpaqueNetwork(read_opaque(architecture, weights, work.files), architecture.classes)
     else:
         network = load(architecture, work.files.get_tensors(weights))
+    return _measured(network, weights, source, "adopt_model/1", work)
+
+
+@stage(version=1)
+def adopt_encoder(architecture: NamedArchitecture, weights: FileRef, source: ImageSet, *, work: Work) -> Checkpoint:
+    """An encoder that came without a head, with a linear one trained on the source while its body stays as it is; measured once.
+
+    The encoder sees each training picture once, in eval mode and not augmented; the head is trained on these features (`engine.heads`).
+
+    Args: weights: the body's tensors.
+    Raises: DataError: the architecture is for other pictures or classes, or the features say nothing. OutcomeError: the head diverged.
+    IntegrityError: the weights do not fit it.
+    """
+    _fitting(architecture, source)
+    network = build(architecture, torch_generator(work.seed, "adopt", "head"))
+    network = load(architecture, {**state(network), **work.files.get_tensors(weights)})
+    pool = load_pool(source, "train", work.files, device=work.device)
+    features, labels = logits_of(_Features(network), pool, device=work.device)
+    _telling(features)
+    head = fit_head(features, labels, architecture.classes, HEAD, torch_generator(work.seed, "adopt", "batches"))
+    network.head.load_state_dict(head.state_dict())
+    return _measured(network, work.files.put_tensors(state(network)), source, HEADLESS, work)
+
+
+class _Features(nn.Module):
+    """What the head of a network sees, as a network of its own."""
+
+    def __init__(self, network: Classifier) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """The features."""
+        return self.network.features(x)
+
+
+def _measured(network: Classifier, weights: FileRef, source: ImageSet, made_by: str, work: Work) -> Checkpoint:
+    """A network that is not trained any more, measured once on the source's validation and test splits."""
     (val_logits, val_labels), (logits, labels) = (
         logits_of(network, load_pool(source, split, work.files, device=work.device), device=work.device) for split in ("val", "test")
     )
     _telling(torch.cat([val_logits, logits]))
     return Checkpoint(
-        architecture=architecture,
+        architecture=network.architecture,
         weights=weights,
         trained_on=source.digest,
-        made_by="adopt_model/1",
+        made_by=made_by,
         val_accuracy=accuracy(val_logits, val_labels),
         test_accuracy=accuracy(logits, labels),
         test_samples=len(labels),

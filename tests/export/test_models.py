@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from lockforge.errors import DataError, IntegrityError, RecipeError
-from lockforge.export.models import Place, place_of, public_places, read_given
+from lockforge.export.models import Model, Place, place_of, public_places, read_given
 from lockforge.export.weights import read_model, with_metadata, write_weights
 from lockforge.randomness import torch_generator
 from lockforge.recipe import Recipe
@@ -51,7 +51,7 @@ def test_a_model_of_ours_may_be_a_named_network(checkpoint: Checkpoint, source: 
     data = write_weights(checkpoint.model_copy(update={"architecture": architecture, "weights": weights}), source, Recipe(), files)
     (tmp_path / "model.safetensors").write_bytes(data)
     assert read_model(tmp_path)[0] == architecture
-    assert read_given(Place(tmp_path), source, files) == (architecture, weights)
+    assert read_given(Place(tmp_path), source, files) == Model(architecture, weights)
     (tmp_path / "model.safetensors").write_bytes(with_metadata(files.get(weights), {"lockforge.architecture": '{"space": "x"}'}))
     with pytest.raises(IntegrityError, match="names no architecture"):
         read_model(tmp_path)
