@@ -1,0 +1,1 @@
+"""Prune: the weight lock."""
