@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lockforge"
 BASE = {"errors", "randomness"}
 NOUNS = {"data", "spaces", "engine", "evidence"}
-VERBS = {"embed", "search", "train", "audit", "export"}
+VERBS = {"embed", "search", "train", "prune", "audit", "export"}
 BONES = BASE | {"records", "recipe", "runs"}
 MAY_IMPORT = {
     "errors": set(),
