@@ -1,6 +1,6 @@
 """The sentences: the only file that knows the order of the stages.
 
-images -> embed -> search -> train -> audit -> export; with an owner's own network: images -> embed -> audit -> export
+images -> embed -> search -> train -> [prune] -> audit -> export; an owner's own network is neither searched nor trained
 """
 
 import shutil
@@ -17,9 +17,11 @@ from lockforge.engine.device import choose_device, describe, set_threads
 from lockforge.errors import DataError, RecipeError
 from lockforge.export.models import Model, Place, place_of, public_places, read_given
 from lockforge.export.stage import export_artifact
+from lockforge.prune.stage import prune_model
 from lockforge.randomness import numpy_generator
-from lockforge.recipe import FitRecipe, NetworkRecipe, Recipe
+from lockforge.recipe import FitRecipe, NetworkRecipe, PruneRecipe, Recipe
 from lockforge.records import (
+    Ablation,
     Architecture,
     Artifact,
     Cell,
@@ -27,12 +29,14 @@ from lockforge.records import (
     ImageSet,
     Op,
     Provenance,
+    PrunedModel,
     PublicWeights,
     Roles,
     SearchResult,
     Subjects,
     TaskEmbedding,
     TransferAudit,
+    WeightLock,
 )
 from lockforge.runs import Files, Reporter, Runs
 from lockforge.search.fit_predictor import TRAINING, FittedPredictor, fit_predictor, score_cells
@@ -94,11 +98,42 @@ def protect(recipe: Recipe, roles: Roles, do: Runs, public: Sequence[str] = (), 
         reference = do(train_cell, found.reference, source, recipe.train)
         twin = do(train_cell, found.chosen, source, recipe.train)
 
-    subjects = Subjects(release=twin, twin=twin, reference=reference, public=others)
+    lock = lock_weights(twin, reference, source, auxiliary, recipe.prune, do)
+
+    subjects = Subjects(release=lock.release, twin=twin, reference=reference, ablations=lock.ablations, public=others)
     audits = tuple(do(audit_transfer, subjects, source, target, recipe.audit) for target in targets)
 
     shown = tuple(do(embed_task, images, recipe.embed, None) for images in targets)
-    return do(export_artifact, roles, (*embeddings, *shown), found, subjects, audits, recipe)
+    return do(export_artifact, roles, (*embeddings, *shown), found, subjects, audits, lock, recipe)
+
+
+def lock_weights(
+    twin: Checkpoint, reference: Checkpoint, source: ImageSet, auxiliary: tuple[ImageSet, ...], recipe: PruneRecipe, do: Runs
+) -> WeightLock:
+    """The twin behind its weight lock, and what is audited beside it to show what each part of the lock does.
+
+    The ablations: pruned by size alone; without the Fisher term; and the reference behind the same weight lock, which has no other. The
+    source guard holds for the release only.
+    """
+    if recipe.method == "none":
+        return WeightLock(release=twin)
+    locked = do(prune_model, twin, reference, source, auxiliary, recipe)
+    tries: dict[str, tuple[Checkpoint, dict[str, object]]] = {}
+    if recipe.method == "ntp":
+        tries["magnitude"] = twin, {"method": "magnitude"}
+        if recipe.fisher:
+            tries["no-fisher"] = twin, {"fisher": 0.0}
+    if reference.weights != twin.weights:
+        tries["weight-lock"] = reference, {}
+    others = {
+        name: do(prune_model, model, reference, source, auxiliary, recipe.model_copy(update={"max_source_drop": 1.0, **changed}))
+        for name, (model, changed) in tries.items()
+    }
+    return WeightLock(
+        release=locked.checkpoint,
+        ablations=tuple(Ablation(name=name, checkpoint=model.checkpoint) for name, model in others.items()),
+        pruned={"release": locked.pruning} | {f"ablation:{name}": model.pruning for name, model in others.items()},
+    )
 
 
 def embed(recipe: Recipe, places: Sequence[str], weights: Path | None, do: Runs, *, tell: Tell = nobody) -> tuple[TaskEmbedding, ...]:
@@ -121,6 +156,12 @@ def search(recipe: Recipe, roles: Roles, do: Runs) -> SearchResult:
 def train(recipe: Recipe, roles: Roles, do: Runs) -> Checkpoint:
     """Choose a cell for the source and train it."""
     return do(train_cell, search(recipe, roles, do).chosen, roles.source, recipe.train)
+
+
+def prune(recipe: Recipe, roles: Roles, models: "Models", do: Runs) -> PrunedModel:
+    """Put a weight lock on a model that is already there. Its reference, for the source guard, is itself where none is given."""
+    subjects = _adopt(models, roles.source, recipe.network, do)
+    return do(prune_model, subjects.release, subjects.reference, roles.source, roles.auxiliary, recipe.prune)
 
 
 @dataclass(frozen=True)
@@ -149,7 +190,7 @@ def export(recipe: Recipe, roles: Roles, models: Models, do: Runs) -> Artifact:
         )
     subjects, audits = audit(recipe, roles, models, do)
     embeddings = tuple(do(embed_task, images, recipe.embed, None) for images in (roles.source, *roles.auxiliary, *roles.targets))
-    return do(export_artifact, roles, embeddings, None, subjects, audits, recipe)
+    return do(export_artifact, roles, embeddings, None, subjects, audits, WeightLock(release=subjects.release), recipe)
 
 
 META_FIT = FitRecipe(epochs=12, batch_size=256, optimizer="adam", learning_rate=1e-3, weight_decay=1e-2, select="last")

@@ -145,8 +145,8 @@ class PruneRecipe(Record):
     ] = "exact"
     rho: Annotated[Rate, says("weight of the squared distance between weights and their sparse copy")] = 0.005
     shrink: Annotated[Rate, says("weight of |Z|_1 in a soft threshold of shrink / rho")] = 1e-4
-    alpha: Annotated[float, Field(ge=0), says("weight of the auxiliary sets' cross-entropy, which is driven up")] = 1.0
-    bound: Annotated[Rate, says("nats above which it is driven up no more")] = 10.0
+    alpha: Annotated[float, Field(ge=0), says("weight of the auxiliary sets' cross-entropy, which is driven up; published 1")] = 0.1
+    bound: Annotated[Rate, says("nats above which it is driven up no more; published 10")] = 3.0
     away: Annotated[Literal["ce", "mmd"], says("what is driven up: the cross-entropy, or that times the distance of features (MMD)")] = "ce"
     fisher: Annotated[float, Field(ge=0), says("lambda: weight of the scatter between the auxiliary classes as a share of that within")] = (
         1.0
@@ -154,10 +154,10 @@ class PruneRecipe(Record):
     over: Annotated[Literal["mean", "worst"], says("several auxiliary sets: their mean, or the one locked least")] = "mean"
     rounds: Annotated[Positive, says("of a W, a Z and a dual step; the last mask is kept")] = 8
     fit: Annotated[FitRecipe, says("the W step of one round")] = FitRecipe(
-        steps=50, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=8e-4, schedule="constant", select="last"
+        steps=50, batch_size=64, optimizer="adam", learning_rate=1e-3, weight_decay=8e-4, schedule="constant", select="last"
     )
     recovery: Annotated[FitRecipe, says("after the rounds, with the masks fixed and the lock's terms kept")] = FitRecipe(
-        steps=400, batch_size=128, optimizer="adam", learning_rate=3e-3, weight_decay=8e-4, select="last"
+        steps=1200, batch_size=64, optimizer="adam", learning_rate=3e-3, weight_decay=8e-4, select="last"
     )
     max_source_drop: Annotated[Unit, says("source accuracy, on validation, that the lock may cost before it is refused")] = 0.02
     bisection: Annotated[int, Field(ge=0), says("lower sparsities to try where the lock costs more than that; the highest that holds")] = 0

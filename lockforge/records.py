@@ -355,6 +355,9 @@ class Checkpoint(Record):
 # Pruning
 
 
+Start = Annotated[str, Field(pattern=r"^(release|twin|reference|scratch_release|scratch_reference|dummy|public:[\w.-]+|ablation:[a-z-]+)$")]
+
+
 class PruneRound(Record):
     """One round of pruning: means over its steps, then the state at its end.
 
@@ -382,6 +385,13 @@ class LayerSparsity(Record):
     zeros: Count
 
 
+class Smaller(Record):
+    """A network that whole filters were taken out of: its weights, and the operations of one picture, before and after."""
+
+    parameters: tuple[Count, Count]
+    flops: tuple[Count, Count]
+
+
 class Pruning(Record):
     """How a network was pruned. `auxiliary` says what stood in for the thief's task: sets given, pictures made of the source, or nothing.
 
@@ -397,6 +407,7 @@ class Pruning(Record):
     source_drop: Annotated[float, Field(ge=-1, le=1)]
     dense_bytes: Count
     sparse_bytes: Count
+    smaller: Smaller | None = None
 
     @property
     def sparsity(self) -> float:
@@ -416,6 +427,17 @@ class Ablation(Record):
 
     name: Annotated[str, Field(pattern=r"^[a-z-]+$")]
     checkpoint: Checkpoint
+
+
+class WeightLock(Record):
+    """What pruning made of a model: the release, the networks that show what each part does, and how each was pruned, by its start.
+
+    Without a weight lock the release is the model itself.
+    """
+
+    release: Checkpoint
+    ablations: tuple[Ablation, ...] = ()
+    pruned: dict[Start, Pruning] = {}
 
 
 class PublicWeights(Record):
@@ -460,9 +482,6 @@ class Subjects(Record):
 
 
 # Audit
-
-
-Start = Annotated[str, Field(pattern=r"^(release|twin|reference|scratch_release|scratch_reference|dummy|public:[\w.-]+|ablation:[a-z-]+)$")]
 
 
 class AttackPoint(Record):

@@ -37,6 +37,7 @@ WORDS = {
     "train_cell": "train",
     "adopt_model": "measure",
     "adopt_encoder": "head",
+    "prune_model": "prune",
     "audit_transfer": "audit",
     "export_artifact": "export",
     "score_cells": "score",

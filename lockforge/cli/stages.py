@@ -1,4 +1,4 @@
-"""The commands that work: protect, embed, search, train, audit, export."""
+"""The commands that work: protect, embed, search, train, prune, audit, export."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +68,7 @@ OwnWeights = Annotated[Path | None, typer.Option("--weights", metavar="FILE", he
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (protect, embed, search, train, audit, export, metatrain, metabench, benchmark):
+    for command in (protect, embed, search, train, prune, audit, export, metatrain, metabench, benchmark):
         app.command()(command)
 
 
@@ -180,6 +180,36 @@ def train(
         checkpoint = pipeline.train(settings, roles, do)
         write_whole(out, write_weights(checkpoint, roles.source, settings, do.files))
     show.checkpoint(checkpoint, out, as_json=json)
+
+
+def prune(
+    model: Model,
+    source: Annotated[str, typer.Option("--source", metavar="PLACE", help="The data the model was trained on.")],
+    auxiliary: Auxiliary = None,
+    reference: Reference = None,
+    recipe: RecipeName = "digits",
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The safetensors file to write.")] = Path("pruned.safetensors"),
+    set_: Overrides = None,
+    skip_unreadable: Skip = False,
+    runs: RunsFolder = Path("runs"),
+    device: Device = "auto",
+    json: AsJson = False,
+) -> None:
+    """Put a weight lock on a trained model: by ntp, unless prune.method says magnitude. Without --auxiliary, pictures are made up."""
+    from lockforge.cli import show
+
+    settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
+    if settings.prune.method == "none":
+        settings = settings.model_copy(update={"prune": settings.prune.model_copy(update={"method": "ntp"})})
+    with terminal:
+        roles = _gather(_places(source, auxiliary, None), settings, do, terminal)
+        from lockforge import pipeline
+        from lockforge.export.weights import write_weights
+        from lockforge.runs import write_whole
+
+        pruned = pipeline.prune(settings, roles, pipeline.Models(model, reference), do)
+        write_whole(out, write_weights(pruned.checkpoint, roles.source, settings, do.files))
+    show.pruned(pruned, out, as_json=json)
 
 
 def audit(

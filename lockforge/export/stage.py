@@ -25,6 +25,7 @@ from lockforge.records import (
     Subjects,
     TaskEmbedding,
     TransferAudit,
+    WeightLock,
     canonical_json,
 )
 from lockforge.runs import Files, Work, stage, write_whole, writing
@@ -32,13 +33,14 @@ from lockforge.runs import Files, Work, stage, write_whole, writing
 NOT_ASKED = "not checked: the recipe asks for no ONNX"
 
 
-@stage(version=2)
+@stage(version=3)
 def export_artifact(
     roles: Roles,
     embeddings: tuple[TaskEmbedding, ...],
     found: SearchResult | None,
     subjects: Subjects,
     audits: tuple[TransferAudit, ...],
+    lock: WeightLock,
     recipe: Recipe,
     *,
     work: Work,
@@ -63,6 +65,7 @@ def export_artifact(
         embeddings=embeddings,
         cosines=tuple(tuple(_cosine(a, b) for b in vectors) for a in vectors),
         search=found,
+        pruned=lock.pruned,
         subjects=subjects,
         audits=audits,
         tests=target_tests(roles.target_names, audits),

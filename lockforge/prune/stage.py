@@ -21,13 +21,15 @@ from lockforge.errors import DataError, OutcomeError, RecipeError
 from lockforge.prune.admm import dual_step, keep_largest, soft_threshold
 from lockforge.prune.masks import check_masks, kept_counts, layers_of, masks_of, prunable, sparsity_of
 from lockforge.prune.objective import Objective, new_stranger
+from lockforge.prune.restyle import restyled
 from lockforge.randomness import torch_generator
 from lockforge.recipe import FitRecipe, PruneRecipe
-from lockforge.records import Checkpoint, ImageSet, PrunedModel, PruneRound, Pruning, is_black_box
+from lockforge.records import Checkpoint, ImageSet, PrunedModel, PruneRound, Pruning, Smaller, is_black_box
 from lockforge.runs import Work, stage, write_whole
 from lockforge.spaces.classifier import Classifier
-from lockforge.spaces.networks import load, state
+from lockforge.spaces.networks import flops, load, parameters, state
 from lockforge.spaces.sparse import sizes
+from lockforge.spaces.structured import choose_filters, remove_filters, share_for
 
 _ROUND = "round.safetensors"
 Tensors = dict[str, Tensor]
@@ -53,7 +55,7 @@ def prune_model(
         raise _refusal(lock, reference, fitted, recipe)
     logits, labels = logits_of(network, lock.test, device=work.device)
     checkpoint = Checkpoint(
-        architecture=model.architecture,
+        architecture=network.architecture,
         weights=work.files.put_tensors(state(network)),
         trained_on=source.digest,
         made_by="prune_model/1",
@@ -73,6 +75,12 @@ def prune_model(
         source_drop=drop,
         dense_bytes=dense,
         sparse_bytes=sparse,
+        smaller=Smaller(
+            parameters=(parameters(model.architecture), parameters(network.architecture)),
+            flops=(flops(model.architecture), flops(network.architecture)),
+        )
+        if recipe.structured
+        else None,
     )
     return PrunedModel(checkpoint=checkpoint, pruning=pruning)
 
@@ -142,27 +150,39 @@ class _Lock:
     def locked(self, sparsity: float) -> tuple[Classifier, tuple[PruneRound, ...], Fitted]:
         """Rounds, then recovery under the last mask."""
         network = load(self.model.architecture, self.work.files.get_tensors(self.model.weights)).to(self.work.device)
-        weights = prunable(network)
-        kept_counts(weights, sparsity, "layer")
-        copies = _Copies.of(weights)
+        structured, share = self.recipe.structured, 0.0
+        if structured:
+            share = share_for(network, sparsity)
+        else:
+            kept_counts(prunable(network), sparsity, "layer")
+        copies = _Copies.of({} if structured else prunable(network))
         rounds = self._stored(network, copies, sparsity)
         for at in range(len(rounds), self.recipe.rounds):
             rounds.append(self._round(network, copies, at, sparsity))
             self._store(network, copies, rounds, sparsity)
-        masks = masks_of(copies.sparse, sparsity, self.recipe.scope)
-        check_masks(masks, network)
+        masks: Tensors = {}
+        if structured:
+            network = remove_filters(network, choose_filters(network, share)).to(self.work.device)
+        else:
+            masks = masks_of(copies.sparse, sparsity, self.recipe.scope)
+            check_masks(masks, network)
         fitted, last = self._w_step(network, self.recipe.recovery, "recovery", masks, None)
+        weights = prunable(network)
         with torch.no_grad():
-            for name, weight in weights.items():
-                weight[masks[name] == 0] = 0.0  # a product with 0 would leave negative zeros
+            for name, mask in masks.items():
+                weights[name][mask == 0] = 0.0  # a product with 0 would leave negative zeros
         rounds.append(last.model_copy(update={"sparsity": sparsity_of(weights)}))
         return network.eval(), tuple(rounds), fitted
 
     def _round(self, network: Classifier, copies: "_Copies", at: int, sparsity: float) -> PruneRound:
-        """A W, a Z and a dual step. Weights that were zero in Z stay dead."""
+        """A W, a Z and a dual step. Weights that were zero in Z stay dead. Where whole filters are to go, a W step and nothing else."""
         weights, recipe = prunable(network), self.recipe
+        pulled = bool(at and recipe.method == "ntp" and not recipe.structured)
         dead = {name: (tensor != 0).to(tensor.dtype) for name, tensor in copies.sparse.items()} if at else {}
-        _, line = self._w_step(network, recipe.fit, f"round {at + 1}", dead, copies if at and recipe.method == "ntp" else None)
+        _, line = self._w_step(network, recipe.fit, f"round {at + 1}", dead, copies if pulled else None)
+        if recipe.structured:
+            self.work.log(round=at + 1, **line.model_dump(mode="json"))
+            return line
         with torch.no_grad():
             length = _norm(weights.values())
             wanted = sparsity * (1 - (1 - (at + 1) / recipe.rounds) ** 3)  # Zhu & Gupta 2017, arXiv:1710.01878, equation 1
