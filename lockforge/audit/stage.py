@@ -20,7 +20,7 @@ from lockforge.runs import Work, stage
 CHECKED: tuple[Start, ...] = ("release", "scratch_release")
 
 
-@stage(version=3)
+@stage(version=4)
 def audit_transfer(subjects: Subjects, source: ImageSet, target: ImageSet, recipe: AuditRecipe, *, work: Work) -> TransferAudit:
     """Attack the release, what it is compared with, empty and public networks, with images of the target; measure what the lock removed.
 

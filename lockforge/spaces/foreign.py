@@ -120,10 +120,7 @@ def _create(architecture: NamedArchitecture) -> tuple[nn.Module, str]:
 
 def draw_again(part: nn.Module, generator: torch.Generator) -> None:
     """Fresh weights for a layer with weights of its own that `networks.build` has no rule for, by its own `reset_parameters`."""
-    if isinstance(part, nn.MultiheadAttention):
-        with seeded(generator):
-            part._reset_parameters()
-    elif _owns(part) and callable(reset := getattr(part, "reset_parameters", None)):
+    if _owns(part) and callable(reset := getattr(part, "reset_parameters", None)):
         with seeded(generator):
             reset()
 
@@ -152,13 +149,14 @@ def check_made(made: nn.Module, head: str, shape: tuple[int, int, int], what: st
     try:
         with torch.no_grad(), seeded():
             faults = _behind_head(_wrapped(made, head, shape), pictures, answers)
+            faults += _read_not_called(_wrapped(made, head, shape), pictures)
     except functions.BROKEN as error:
         faults = [functions.told(error)]
     if faults:
         raise DataError(
-            f"{head} is not the head of {what}, or the network draws at random",
+            f"{what} cannot be protected with {head} as its head",
             faults=faults,
-            hint='name the last linear layer in the module, as in HEAD = "fc", with nothing behind it, and take random parts out',
+            hint='name the last linear layer in the module, as in HEAD = "fc", with nothing behind it; call every layer; throw no dice',
         )
 
 
@@ -172,6 +170,32 @@ def _behind_head(network: ForeignNetwork, pictures: Float[Tensor, "n c h w"], an
     if not torch.equal(*(_trained(network, pictures, seed) for seed in (1, 2))):
         faults.append("two passes in train mode differ: no generator can be given, so a run could not be repeated")
     return faults
+
+
+class _Called(nn.Module):
+    """A layer that can be called and not looked into, as one with an attacker's adapter on it."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer."""
+        result: Tensor = self.layer(x)
+        return result
+
+
+def _read_not_called(network: ForeignNetwork, pictures: Float[Tensor, "n c h w"]) -> list[str]:
+    """What goes wrong where a convolution or linear layer is not called but its weights are read by the layer around it."""
+    for parent in list(network.body.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                setattr(parent, name, _Called(layer))
+    try:
+        network.eval().features(pictures)
+    except functions.BROKEN as error:
+        return [f"a layer's weights are read where the layer must be called: {functions.told(error)}"]
+    return []
 
 
 def _wrapped(made: nn.Module, head: str, shape: tuple[int, int, int]) -> ForeignNetwork:
@@ -203,6 +227,5 @@ def _of_weights(made: nn.Module, head: str) -> Iterator[str]:
 def _undrawable(made: nn.Module) -> Iterator[str]:
     """Layers whose weights nobody knows how to draw; an empty network, which the audit starts over with, could not be made."""
     for name, part in made.named_modules():
-        known = isinstance(part, (*_DRAWN, nn.MultiheadAttention)) or callable(getattr(part, "reset_parameters", None))
-        if _owns(part) and not known:
+        if _owns(part) and not isinstance(part, _DRAWN) and not callable(getattr(part, "reset_parameters", None)):
             yield f"{name or 'the network'} ({type(part).__name__}) has weights of its own and no reset_parameters() to draw them anew"

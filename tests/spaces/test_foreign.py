@@ -30,12 +30,12 @@ class Net(nn.Module):
     def __init__(self, classes=3):
         super().__init__()
         self.first = nn.Conv2d(1, 4, 3)
-        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.mix = nn.GRU(4, 4, batch_first=True)
         self.out = nn.Linear(4, classes)
 
     def forward(self, x):
         x = torch.relu(self.first(x)).flatten(2).transpose(1, 2)
-        return self.out(self.attention(x, x, x, need_weights=False)[0].mean(1))
+        return self.out(self.mix(x)[0].mean(1))
 
 def build():
     return Net()
@@ -152,7 +152,7 @@ def test_a_record_names_no_code_and_no_place(name: str) -> None:
 
 
 def test_a_function_that_was_given_makes_the_network(give: Give, tmp_path: Path) -> None:
-    """With its own weights or a file's; built anew from a generator, attention included; its record tells its code's digest."""
+    """With its own weights or a file's; built anew from a generator, any layer that can be; its record tells its code's digest."""
     name = give(MODULE)
     architecture, tensors = read_foreign(name, None, SHAPE, classes=3)
     assert origin_of(architecture) == "python"
@@ -167,7 +167,7 @@ def test_a_function_that_was_given_makes_the_network(give: Give, tmp_path: Path)
     assert all(bool((tensor == 0.5).all()) for tensor in read_foreign(name, tmp_path / "w", SHAPE, classes=3)[1].values())
     one, again, other = (state(build(architecture, torch.Generator().manual_seed(seed))) for seed in (0, 0, 1))
     assert all(torch.equal(one[key], again[key]) for key in one)
-    assert not torch.equal(one["body.attention.in_proj_weight"], other["body.attention.in_proj_weight"])
+    assert not torch.equal(one["body.mix.weight_ih_l0"], other["body.mix.weight_ih_l0"])
     assert give(MODULE + "\n# another text")[-12:] != name[-12:]
 
 
@@ -187,11 +187,13 @@ def test_a_function_is_never_called_because_a_file_names_it(give: Give, monkeypa
         (("return Net()", "raise ValueError('no')"), "failed: ValueError: no"),
         (("return Net()", "return Net(4)"), "4 classes where the source has 3"),
         (("nn.Conv2d(1", "nn.Conv2d(3"), "cannot take two pictures of shape (1, 8, 8)"),
-        (("need_weights=False)[0].mean(1))", "need_weights=False)[0].mean(1)).double()"), "out is not the head"),
+        (("self.mix(x)[0].mean(1))", "self.mix(x)[0].mean(1)).double()"), "with out as its head"),
         (("self.out(self", "-self.out(self"), "answers are not those of this layer"),
         (("self.first(x))", "self.first(x) * torch.rand(()))"), "two passes in train mode differ"),
         (("nn.Linear(4, classes)", "nn.Linear(4, classes, bias=False)"), "no bias"),
         (("self.out =", "self.token = nn.Parameter(torch.zeros(4)); self.out ="), "no reset_parameters()"),
+        (("nn.GRU(4, 4", "nn.MultiheadAttention(4, 2"), "mix (MultiheadAttention) has weights of its own"),
+        (("self.first(x))", "nn.functional.conv2d(x, self.first.weight))"), "read where the layer must be called"),
         (("self.out =", "self.twice = self.first; self.out ="), "one parameter is in two places"),
         (("def build", "HEAD = 'none'\n\ndef build"), "without a linear layer named none"),
     ],

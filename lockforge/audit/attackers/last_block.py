@@ -24,9 +24,9 @@ def settings(recipe: AuditRecipe, _facts: Facts) -> tuple[Setting, ...]:
 
 
 def parts_of(module: nn.Module) -> Iterator[nn.Module]:
-    """The parts a network is made of, in order: its children, those of a plain list or sequence one by one."""
-    for child in module.children():
-        if type(child) in {nn.Sequential, nn.ModuleList}:
+    """The parts a network is made of, in order: its children, those of a plain list or sequence, and of a `body`, one by one."""
+    for name, child in module.named_children():
+        if type(child) in {nn.Sequential, nn.ModuleList} or name == "body":
             yield from parts_of(child)
         else:
             yield child

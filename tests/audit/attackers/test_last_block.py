@@ -12,7 +12,8 @@ from lockforge.audit.protocol import Attempt, Budget, Facts
 from lockforge.audit.thief import Loot
 from lockforge.randomness import torch_generator
 from lockforge.recipe import AuditRecipe
-from lockforge.spaces.networks import CellNetwork, state
+from lockforge.records import NamedArchitecture
+from lockforge.spaces.networks import CellNetwork, build, state
 
 Run = Callable[..., Sequence[Attempt]]
 
@@ -62,6 +63,24 @@ def test_the_last_block_is_found_in_any_network(network: nn.Module, trained: tup
     freeze_first(network, {}, torch_generator(0))  # type: ignore[arg-type]  # stand-ins
     free = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     assert free == {name for name, _ in network.named_parameters() if name.startswith(trained)}
+
+
+@pytest.mark.parametrize(
+    ("name", "trained"),
+    [
+        ("resnet20-cifar", "body.layer3.2."),
+        ("resnet18", "body.layer4.1."),
+        ("vgg11_bn", "body.classifier.3."),
+        ("mobilenet_v2", "body.features.18."),
+        ("vit_tiny-cifar", "body.blocks.11."),
+    ],
+)
+def test_of_a_network_by_name_the_last_block_is_trained_too(name: str, trained: str) -> None:
+    """Not its whole body: the last block, a norm behind all blocks, and the head."""
+    network = build(NamedArchitecture(name=name, classes=2, shape=(1, 32, 32)), torch_generator(0))
+    freeze_first(network, {}, torch_generator(0))
+    free = {key for key, parameter in network.named_parameters() if parameter.requires_grad}
+    assert free == {key for key, _ in network.named_parameters() if key.startswith((trained, "body.norm.", "head."))}
 
 
 def test_everything_before_the_last_stage_stays(small: Callable[..., CellNetwork], loot: Loot, run_attack: Run, facts: Facts) -> None:
