@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from lockforge.errors import DataError, IntegrityError, RecipeError
+from lockforge.evidence.certificates import Certificates, read_certificates
 from lockforge.evidence.curves import overall
 from lockforge.evidence.faults import checkpoint_faults, faults_of, first_of, start_faults, unlike
 from lockforge.evidence.manifest import SIGNATURE, Manifest, check_manifest, hash_folder, read_limited, read_manifest
@@ -82,15 +83,17 @@ class _Release:
             raise IntegrityError(f"{WEIGHTS} cannot be read: {error}") from error
 
 
-def verify_release(folder: Path, public_key: Path | None = None, *, parity: bool = True) -> Verdict:
+def verify_release(folder: Path, public_key: Path | None = None, *, trusted: Path | None = None, parity: bool = True) -> Verdict:
     """Check a release.
 
     Args: public_key: the signer's, from somewhere else than the release; without it the bytes are checked but nobody's name is proved.
+    trusted: certificates (PEM) that the signer's certificate must lead to, in place of the key or beside it.
     parity: compare model.onnx with the weights too, where torch and onnxruntime are installed.
     Returns: one check each for manifest, signature, report, figures, weights and parity, `value` saying in one line what was found.
     Raises: RecipeError: no such folder, or the key file is no key.
     """
     public = load_public(public_key) if public_key else None
+    roots = read_certificates(trusted) if trusted else ()
     checks: list[Check] = []
 
     def check(name: str, look: Callable[[], str], *after: str) -> None:
@@ -107,7 +110,7 @@ def verify_release(folder: Path, public_key: Path | None = None, *, parity: bool
     except IntegrityError as error:
         return Verdict(checks=(Check(name="manifest", value=error.message, bound=BOUNDS["manifest"], passed=False),))
     check("manifest", lambda: _manifest(release))
-    check("signature", lambda: _signature(release, public))
+    check("signature", lambda: _signature(release, public, roots))
     check("report", lambda: _report(release))
     check("figures", lambda: _figures(release), "report")
     check("weights", lambda: _weights(release), "report")
@@ -127,13 +130,16 @@ def _manifest(release: _Release) -> str:
     return f"{len(manifest.files)} files as listed, {size / 2**20:.1f} MiB"
 
 
-def _signature(release: _Release, public: PublicKey | None) -> str:
-    if public is None and SIGNATURE not in release.found and read_manifest(release.folder).signer is None:
+def _signature(release: _Release, public: PublicKey | None, trusted: Certificates) -> str:
+    if public is None and not trusted and SIGNATURE not in release.found and read_manifest(release.folder).signer is None:
         return "NOT SIGNED: anyone may have made this release"
-    signer = verify_folder(release.folder, public, release.found)
+    signer = verify_folder(release.folder, public, release.found, trusted)
+    ignored = f"; the signer's ignore list hides nothing here: {', '.join(signer.ignored)}" if signer.ignored else ""
+    if signer.name:
+        return f"signed by {signer.name}, key {signer.fingerprint}{ignored}"
     if signer.established:
-        return f"signed by the given key {signer.fingerprint}"
-    return f"signer not established: {signer.fingerprint}"
+        return f"signed by the given key {signer.fingerprint}{ignored}"
+    return f"signer not established: {signer.fingerprint}{ignored}"
 
 
 def _report(release: _Release) -> str:

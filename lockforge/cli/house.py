@@ -1,10 +1,11 @@
-"""The commands around the work: verify, report, init, runs, doctor."""
+"""The commands around the work: data, verify, report, keys, init, runs, doctor."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lockforge.cli.keys import keys_app
 from lockforge.errors import DataError, RecipeError, ResourceError
 
 runs_app = typer.Typer(help="The runs folder: what is finished, what was interrupted.", no_args_is_help=True, rich_markup_mode=None)
@@ -17,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(data)
     app.command()(verify)
     app.command()(report)
+    app.add_typer(keys_app, name="keys")
     app.add_typer(runs_app, name="runs")
     app.command()(init)
     app.command()(doctor)
@@ -38,13 +40,17 @@ def data(
 def verify(
     release: Annotated[Path, typer.Argument(metavar="RELEASE", help="The release folder.")],
     key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The signer's public key (PEM).")] = None,
+    certificate_chain: Annotated[
+        Path | None,
+        typer.Option("--certificate-chain", metavar="FILE", help="Certificates you trust (PEM): the signer's must lead to one of them."),
+    ] = None,
     parity: Annotated[bool, typer.Option("--parity/--no-parity", help="Compare ONNX and weights on seeded inputs (needs torch).")] = True,
     json: AsJson = False,
 ) -> None:
     """Check that a release is what was signed and that its figures follow from its raw points."""
     from lockforge.verify import verify_release
 
-    verdict = verify_release(release, key, parity=parity)
+    verdict = verify_release(release, key, trusted=certificate_chain, parity=parity)
     if json:
         from lockforge.cli.show import answer
 
