@@ -574,9 +574,13 @@ class TargetTest(Record):
 
 
 class Report(Record):
-    """What an owner signs: no times and no paths, so that the same answers give the same bytes."""
+    """What an owner signs: no times and no paths, so that the same answers give the same bytes.
+
+    `digests` says whether digests of data are SHA-256, or made with the owner's key as a release has them (`evidence.keyed`).
+    """
 
     schema_version: Literal[1] = 1
+    digests: Literal["open", "keyed"] = "open"
     recipe: dict[str, Any]
     roles: Roles
     embeddings: tuple[TaskEmbedding, ...]

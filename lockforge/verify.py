@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from lockforge.errors import DataError, IntegrityError, RecipeError
+from lockforge.evidence.attestation import ATTESTATION, check_attestation
 from lockforge.evidence.certificates import Certificates, read_certificates
 from lockforge.evidence.curves import overall
 from lockforge.evidence.faults import checkpoint_faults, faults_of, first_of, start_faults, unlike
@@ -36,6 +37,7 @@ BOUNDS = {
     "manifest": "every file as listed, none else",
     "signature": "signed by the given key",
     "report": "a whole report with its own recipe",
+    "attestation": "by the same key, of these very bytes and figures",
     "figures": "all follow from the raw points",
     "weights": "the tensors the report names",
     "parity": "ONNX answers like the weights",
@@ -89,7 +91,7 @@ def verify_release(folder: Path, public_key: Path | None = None, *, trusted: Pat
     Args: public_key: the signer's, from somewhere else than the release; without it the bytes are checked but nobody's name is proved.
     trusted: certificates (PEM) that the signer's certificate must lead to, in place of the key or beside it.
     parity: compare model.onnx with the weights too, where torch and onnxruntime are installed.
-    Returns: one check each for manifest, signature, report, figures, weights and parity, `value` saying in one line what was found.
+    Returns: one check for each key of `BOUNDS` in order, `value` saying in one line what was found.
     Raises: RecipeError: no such folder, or the key file is no key.
     """
     public = load_public(public_key) if public_key else None
@@ -112,6 +114,7 @@ def verify_release(folder: Path, public_key: Path | None = None, *, trusted: Pat
     check("manifest", lambda: _manifest(release))
     check("signature", lambda: _signature(release, public, roots))
     check("report", lambda: _report(release))
+    check("attestation", lambda: _attestation(release, public, roots), "manifest", "signature", "report")
     check("figures", lambda: _figures(release), "report")
     check("weights", lambda: _weights(release), "report")
     check("parity", lambda: _parity(release, wanted=parity), "manifest", "signature", "report", "weights")
@@ -158,6 +161,16 @@ def _report(release: _Release) -> str:
     if [audit.target for audit in report.audits] != targets:
         raise IntegrityError(f"the report has {len(report.audits)} audits, which are not of its {len(targets)} targets in order")
     return f"{len(report.audits)} audited target(s), suite {recipe.audit.suite}"
+
+
+def _attestation(release: _Release, public: PublicKey | None, trusted: Certificates) -> str:
+    """attestation.json is signed with the key that signed the release, is of its files, and says what its report says."""
+    if ATTESTATION not in release.found:
+        return f"NOT ATTESTED: there is no {ATTESTATION}"
+    signer = verify_folder(release.folder, public, release.found, trusted)
+    said = check_attestation(read_limited(release.folder / ATTESTATION), signer.key, release.report, release.found)
+    curves = sum(len(audit.curves) for audit in said.audits)
+    return f"{curves} curves of {len(said.audits)} target(s), bound to these bytes on {said.time}"
 
 
 def _same_source(release: _Release) -> None:

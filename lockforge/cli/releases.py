@@ -24,6 +24,10 @@ Certificate = Annotated[
     typer.Option("--certificate", metavar="FILE", help="The key's certificate, then its issuers' (PEM), to put beside the signature."),
 ]
 Unsigned = Annotated[bool, typer.Option("--unsigned", help="Leave the release unsigned, and say so in it.")]
+OpenDigests = Annotated[
+    bool,
+    typer.Option("--open-digests", help="Plain digests of the data, which anybody can test, instead of ones made with a key of yours."),
+]
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,10 @@ class Plan:
     out: Path
     key: "Callable[[], PrivateKey] | None"
     chain: "Certificates" = ()
+    open_digests: bool = False
 
 
-def check_out(out: Path, key: Path | None, certificate: Path | None, *, unsigned: bool) -> Plan:
+def check_out(out: Path, key: Path | None, certificate: Path | None, *, unsigned: bool, open_digests: bool) -> Plan:
     """Refuse before the work what would be refused after it; a passphrase is asked for now.
 
     Raises: RecipeError: options that exclude each other, no key, or no certificate of it. ResourceError: something else lies at `out`.
@@ -48,26 +53,29 @@ def check_out(out: Path, key: Path | None, certificate: Path | None, *, unsigned
 
     check_place(out)
     if unsigned:
-        return Plan(out, None)
+        return Plan(out, None, open_digests=open_digests)
     from lockforge.cli.keys import open_key
     from lockforge.evidence.certificates import read_signing_chain
     from lockforge.evidence.signing import default_key_path, own_key
 
     path = key or default_key_path()
     if not key and not path.exists():
-        return Plan(out, own_key)
+        return Plan(out, own_key, open_digests=open_digests)
     private = open_key(path)
-    return Plan(out, lambda: private, read_signing_chain(certificate, private.public_key()) if certificate else ())
+    chain = read_signing_chain(certificate, private.public_key()) if certificate else ()
+    return Plan(out, lambda: private, chain, open_digests)
 
 
 def lay_out(artifact: "Artifact", do: "Runs", plan: Plan) -> tuple[Path, str]:
     """Write the release. Returns: its folder and the signer's fingerprint, empty where nobody signed."""
-    from lockforge.evidence.signing import fingerprint, sign_folder
+    from lockforge.evidence.keyed import own_digest_key
+    from lockforge.evidence.signing import fingerprint
     from lockforge.export import stage
+    from lockforge.export.seal import Seal, sealing
     from lockforge.pipeline import provenance
 
-    if plan.key is None:
-        return stage.lay_out(artifact, do.files, plan.out, provenance(do), None), ""
-    private = plan.key()
-    folder = stage.lay_out(artifact, do.files, plan.out, provenance(do), lambda place: sign_folder(place, private, plan.chain))
-    return folder, fingerprint(private.public_key())
+    circumstances = provenance(do)
+    private = plan.key() if plan.key else None
+    seal = Seal(private, plan.chain, None if plan.open_digests else own_digest_key())
+    folder = stage.lay_out(artifact, do.files, plan.out, circumstances, sealing(seal, do.files, circumstances))
+    return folder, fingerprint(private.public_key()) if private else ""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lockforge.cli.releases import Certificate, Key, Unsigned, check_out, lay_out
+from lockforge.cli.releases import Certificate, Key, OpenDigests, Unsigned, check_out, lay_out
 from lockforge.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def protect(
     key: Key = None,
     certificate: Certificate = None,
     unsigned: Unsigned = False,
+    open_digests: OpenDigests = False,
     set_: Overrides = None,
     skip_unreadable: Skip = False,
     runs: RunsFolder = Path("runs"),
@@ -78,7 +79,7 @@ def protect(
     from lockforge.cli import show
 
     settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
-    plan = check_out(out, key, certificate, unsigned=unsigned)
+    plan = check_out(out, key, certificate, unsigned=unsigned, open_digests=open_digests)
     with terminal:
         roles = _gather(_places(source, auxiliary, target), settings, do, terminal)
         from lockforge import pipeline
@@ -201,6 +202,7 @@ def export(
     key: Key = None,
     certificate: Certificate = None,
     unsigned: Unsigned = False,
+    open_digests: OpenDigests = False,
     set_: Overrides = None,
     skip_unreadable: Skip = False,
     runs: RunsFolder = Path("runs"),
@@ -211,7 +213,7 @@ def export(
     from lockforge.cli import show
 
     settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
-    plan = check_out(out, key, certificate, unsigned=unsigned)
+    plan = check_out(out, key, certificate, unsigned=unsigned, open_digests=open_digests)
     with terminal:
         roles = _gather(_places(source, None, target), settings, do, terminal)
         from lockforge import pipeline

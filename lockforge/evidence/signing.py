@@ -85,15 +85,23 @@ def new_key(path: Path, passphrase: bytes | None = None) -> PrivateKey:
     key = ec.generate_private_key(ec.SECP256R1())
     locked = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked)
+    write_secret(path, private)
+    write_whole(path.with_name(path.name + ".pub"), public_pem(key.public_key()).encode())
+    return key
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """Write a file that only its owner can read.
+
+    Raises: RecipeError: something is there already. ResourceError: it cannot be written.
+    """
     if path.exists() or path.is_symlink():
         raise RecipeError(f"{path} is there already", hint="a key is never overwritten: give another name or move it away")
-    with writing("a signing key", path.parent):
+    with writing("a key", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as out:
-            out.write(private)
-    write_whole(path.with_name(path.name + ".pub"), public_pem(key.public_key()).encode())
-    return key
+            out.write(data)
 
 
 def load_private(path: Path, passphrase: bytes | None = None) -> PrivateKey:
@@ -216,10 +224,15 @@ class Signer:
     release and proves no name. `name` is what the certificate says, where it was checked. `ignored` is what the signer asked to leave out.
     """
 
-    fingerprint: str
+    key: PublicKey
     established: bool
     name: str = ""
     ignored: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """The key's."""
+        return fingerprint(self.key)
 
 
 def verify_folder(
@@ -246,7 +259,7 @@ def verify_folder(
     differing = differences(promised, {name: ref for name, ref in found.items() if name != SIGNATURE})
     if differing:
         raise IntegrityError("the folder is not what was signed", faults=differing, hint="get the release again from its owner")
-    return Signer(fingerprint(key), established=bool(public or trusted), name=name, ignored=ignored)
+    return Signer(key, established=bool(public or trusted), name=name, ignored=ignored)
 
 
 def named_signer(folder: Path) -> PublicKey:

@@ -99,7 +99,7 @@ def check_place(out: Path) -> None:
 def lay_out(artifact: Artifact, files: Files, out: Path, provenance: Provenance, sign: Callable[[Path], None] | None) -> Path:
     """Write the folder beside its place, sign it there, and rename it: what is at `out` is whole.
 
-    Args: sign: writes manifest and signature into the folder; None leaves it unsigned, with a manifest only.
+    Args: sign: finishes the folder, manifest and signature included (see `seal.sealing`); None leaves it as it is, with a manifest only.
     Raises: ResourceError: the disk refuses, or something else is there.
     """
     check_place(out)

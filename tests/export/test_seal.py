@@ -1,0 +1,81 @@
+"""The last step: what a release's folder gets beside the stages' answers, and that it all holds together."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lockforge.evidence.attestation import check_attestation
+from lockforge.evidence.keyed import keyed_digest
+from lockforge.evidence.manifest import hash_folder, read_manifest
+from lockforge.evidence.signing import PrivateKey, new_key, verify_folder
+from lockforge.export.seal import Seal, seal_release
+from lockforge.records import Provenance, Report
+from lockforge.runs import Files
+from tests.export import made_up
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+CIRCUMSTANCES = Provenance(
+    versions={"lockforge": "0.1.0", "python": "3.11.7", "torch": "2.13.0", "numpy": "2.3.0", "cuda": "none"},
+    hardware={"cpu": "a cpu"}, seconds={}, commit="abc", started="2026-11-21T11:00:00+00:00",
+)  # fmt: skip
+SECRET = bytes(range(32))
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> PrivateKey:
+    """The owner's."""
+    return new_key(tmp_path_factory.mktemp("keys") / "k")
+
+
+@pytest.fixture(scope="module")
+def report(files: Files) -> Report:
+    """One target; the embeddings' vectors lie in the store."""
+    made = made_up.report(targets={"usps": 0.55}, attackers=2, seeds=2)
+    vector = files.put_arrays({"fisher": np.linspace(0, 1, 300, dtype=np.float32)})
+    return made.model_copy(update={"embeddings": tuple(one.model_copy(update={"vector": vector}) for one in made.embeddings)})
+
+
+@pytest.fixture
+def folder(tmp_path: Path, report: Report) -> Path:
+    """What the stages leave of a release, as far as sealing looks at it."""
+    place = tmp_path / "release"
+    place.mkdir()
+    (place / "model.safetensors").write_bytes(b"weights")
+    (place / "model.onnx").write_bytes(b"network")
+    (place / "report.json").write_text(report.to_json())
+    (place / "report.html").write_text("plain")
+    return place
+
+
+def test_a_sealed_release_is_keyed_attested_and_signed(folder: Path, report: Report, files: Files, key: PrivateKey) -> None:
+    """Every file is covered by the signature; the attestation is of these bytes; no plain digest of data is left in any file."""
+    seal_release(folder, Seal(key, digest_key=SECRET), files, CIRCUMSTANCES, NOW)
+    assert verify_folder(folder, key.public_key()).established
+    found = hash_folder(folder)
+    sealed = Report.from_json((folder / "report.json").read_bytes())
+    said = check_attestation((folder / "attestation.json").read_bytes(), key.public_key(), sealed, found)
+    assert (said.time, said.digests, said.code.commit) == ("2026-11-21T12:00:00Z", "keyed", "abc")
+    plain = {images.pixels.sha256 for images in (report.roles.source, *report.roles.targets)}
+    plain |= {images.digest for images in (report.roles.source, *report.roles.targets)}
+    for path in folder.iterdir():
+        text = path.read_text()
+        assert not [digest for digest in plain if digest[:12] in text], path.name
+    assert sealed.roles.source.pixels.sha256 == keyed_digest(report.roles.source.pixels.sha256, SECRET)
+    assert sealed.roles.source.digest[:12] in (folder / "report.html").read_text()
+
+
+def test_open_digests_leave_the_report_as_the_stages_made_it(folder: Path, report: Report, files: Files, key: PrivateKey) -> None:
+    """Then the same answers give the same report byte for byte, in anybody's hands."""
+    seal_release(folder, Seal(key), files, CIRCUMSTANCES, NOW)
+    assert (folder / "report.json").read_text() == report.to_json()
+    assert (folder / "report.html").read_text() == "plain"
+
+
+def test_without_a_key_there_is_a_manifest_and_no_claim(folder: Path, files: Files) -> None:
+    """Digests are keyed all the same; nobody attests anything."""
+    seal_release(folder, Seal(None, digest_key=SECRET), files, CIRCUMSTANCES, NOW)
+    assert read_manifest(folder).signer is None
+    assert not {"attestation.json", "model.sig"} & set(hash_folder(folder))
+    assert Report.from_json((folder / "report.json").read_bytes()).digests == "keyed"
