@@ -61,7 +61,7 @@ def test_a_release_holds_what_it_promises(release: Path) -> None:
     """Weights, ONNX, preprocessing, labels, report in both forms, recipe, provenance, attestation, manifest, signature."""
     assert {path.name for path in release.iterdir()} == {
         "model.safetensors", "model.onnx", "preprocessing.json", "labels.json", "report.json", "report.html",
-        "recipe.yaml", "provenance.json", "attestation.json", "manifest.json", "model.sig",
+        "recipe.yaml", "provenance.json", "attestation.json", "README.md", "bom.json", "manifest.json", "model.sig",
     }  # fmt: skip
 
 

@@ -50,6 +50,13 @@ def to_onnx(architecture: AnyArchitecture, tensors: dict[str, Tensor], recipe: E
     return bytes(model.SerializeToString(deterministic=True))
 
 
+def facts_of(data: bytes) -> dict[str, str]:
+    """What a runtime has to know to run an ONNX file: operator set and intermediate representation."""
+    model = onnx.load_model_from_string(data)
+    opset = next((one.version for one in model.opset_import if one.domain in {"", "ai.onnx"}), 0)
+    return {"ONNX opset": str(opset), "ONNX IR version": str(model.ir_version)}
+
+
 def parity_of(architecture: AnyArchitecture, tensors: dict[str, Tensor], data: bytes, recipe: ExportRecipe, seed: int) -> str:
     """One line that says how far ONNX and torch are apart on seeded inputs, all at once and one alone.
 

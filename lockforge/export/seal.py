@@ -13,9 +13,14 @@ from lockforge.evidence.certificates import Certificates
 from lockforge.evidence.keyed import keyed_report
 from lockforge.evidence.manifest import hash_folder, write_manifest
 from lockforge.evidence.signing import PrivateKey, sign_folder
+from lockforge.export.bom import BOM, versions_here, write_bom
+from lockforge.export.card import CARD, write_card
+from lockforge.export.onnx import facts_of
 from lockforge.export.report import page
 from lockforge.records import Provenance, Report
 from lockforge.runs import Files, write_whole
+
+ONNX = "model.onnx"
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,13 @@ def seal_release(folder: Path, seal: Seal, files: Files, circumstances: Provenan
         report = keyed_report(report, seal.digest_key)
         write_whole(folder / "report.json", report.to_json().encode())
         write_whole(folder / "report.html", page(report, vectors).encode())
+    made_by = circumstances.versions.get("lockforge", "unknown")
+    facts = facts_of((folder / ONNX).read_bytes()) if (folder / ONNX).exists() else {}
+    write_whole(folder / CARD, write_card(report, facts))
+    write_whole(folder / BOM, write_bom(report, hash_folder(folder), facts, versions_here(), made_by))
     if seal.key is None:
         write_manifest(folder)
         return
-    code = CodeVersion(lockforge=circumstances.versions.get("lockforge", "unknown"), commit=circumstances.commit)
+    code = CodeVersion(lockforge=made_by, commit=circumstances.commit)
     write_whole(folder / ATTESTATION, attest(report, hash_folder(folder), code, now.strftime("%Y-%m-%dT%H:%M:%SZ"), seal.key))
     sign_folder(folder, seal.key, seal.chain)

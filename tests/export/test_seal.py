@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from lockforge.evidence.attestation import check_attestation
@@ -37,13 +38,20 @@ def report(files: Files) -> Report:
     return made.model_copy(update={"embeddings": tuple(one.model_copy(update={"vector": vector}) for one in made.embeddings)})
 
 
+def nothing() -> bytes:
+    """The smallest ONNX file: what goes in comes out."""
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 2]) for name in ("pixels", "logits")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["pixels"], ["logits"])], "g", ends[:1], ends[1:])
+    return bytes(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10).SerializeToString())
+
+
 @pytest.fixture
 def folder(tmp_path: Path, report: Report) -> Path:
     """What the stages leave of a release, as far as sealing looks at it."""
     place = tmp_path / "release"
     place.mkdir()
     (place / "model.safetensors").write_bytes(b"weights")
-    (place / "model.onnx").write_bytes(b"network")
+    (place / "model.onnx").write_bytes(nothing())
     (place / "report.json").write_text(report.to_json())
     (place / "report.html").write_text("plain")
     return place
@@ -63,6 +71,7 @@ def test_a_sealed_release_is_keyed_attested_and_signed(folder: Path, report: Rep
         text = path.read_text()
         assert not [digest for digest in plain if digest[:12] in text], path.name
     assert sealed.roles.source.pixels.sha256 == keyed_digest(report.roles.source.pixels.sha256, SECRET)
+    assert "* ONNX opset: 20\n* ONNX IR version: 10" in (folder / "README.md").read_text()
     assert sealed.roles.source.digest[:12] in (folder / "report.html").read_text()
 
 
