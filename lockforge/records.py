@@ -573,6 +573,15 @@ class TargetTest(Record):
 # Release
 
 
+class Quantised(Record):
+    """The network in 8-bit whole numbers: its file, how many pictures calibrated it, and its accuracy on the source's test split."""
+
+    file: FileRef
+    calibration: Annotated[int, Field(ge=1)]
+    accuracy: Share
+    test_samples: Count
+
+
 class Report(Record):
     """What an owner signs: no times and no paths, so that the same answers give the same bytes.
 
@@ -591,6 +600,7 @@ class Report(Record):
     audits: tuple[TransferAudit, ...]
     tests: tuple[TargetTest, ...] = ()
     parity: str
+    int8: Quantised | None = None
     verdict: str
 
 

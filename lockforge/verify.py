@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 ONNX = "model.onnx"
+INT8 = "model.int8.onnx"
 LARGEST_PROBE = 2**28  # numbers in all parity inputs together
 BOUNDS = {
     "manifest": "every file as listed, none else",
@@ -157,6 +158,8 @@ def _report(release: _Release) -> str:
         if faults:
             raise IntegrityError("recipe.yaml is another recipe than the report's", faults=faults)
     _same_source(release)
+    if report.int8 and report.int8.file != release.found.get(INT8):
+        raise IntegrityError(f"{INT8} is not the file whose accuracy the report gives")
     targets = [images.digest for images in report.roles.targets]
     if [audit.target for audit in report.audits] != targets:
         raise IntegrityError(f"the report has {len(report.audits)} audits, which are not of its {len(targets)} targets in order")

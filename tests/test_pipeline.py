@@ -25,7 +25,7 @@ embed: {samples: 32, head_steps: 5}
 search: {steps: 5, simulated: 2, shortlist: {cells: 2, fit: {epochs: 1, batch_size: 32}}}
 train: {epochs: 2, batch_size: 32, learning_rate: 0.05}
 audit: {images_per_class: [1, 2, 0], seeds: 2, steps: 5, fine_tune_rates: [0.01], probe_rates: [0.1]}
-export: {parity_samples: 3}
+export: {parity_samples: 3, int8: true}
 """
 
 
@@ -60,7 +60,7 @@ def test_a_release_verifies_with_the_signers_key(release: Path) -> None:
 def test_a_release_holds_what_it_promises(release: Path) -> None:
     """Weights, ONNX, preprocessing, labels, report in both forms, recipe, provenance, attestation, manifest, signature."""
     assert {path.name for path in release.iterdir()} == {
-        "model.safetensors", "model.onnx", "preprocessing.json", "labels.json", "report.json", "report.html",
+        "model.safetensors", "model.onnx", "model.int8.onnx", "preprocessing.json", "labels.json", "report.json", "report.html",
         "recipe.yaml", "provenance.json", "attestation.json", "README.md", "bom.json", "manifest.json", "model.sig",
     }  # fmt: skip
 

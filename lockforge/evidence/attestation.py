@@ -34,7 +34,7 @@ from lockforge.records import (
 
 ATTESTATION = "attestation.json"
 PREDICATE_TYPE = "https://lockforge/transferability/v1"
-SUBJECTS = ("model.onnx", "model.safetensors")
+SUBJECTS = ("model.int8.onnx", "model.onnx", "model.safetensors")
 
 
 class RoleDigest(Record):

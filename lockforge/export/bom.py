@@ -128,6 +128,8 @@ def _metrics(report: Report) -> list[dict[str, Any]]:
         {"type": "accuracy", "value": f"{release.test_accuracy:.4f}", "slice": f"{names[0]}, test split"},
         {"type": "accuracy", "value": f"{release.val_accuracy:.4f}", "slice": f"{names[0]}, validation split"},
     ]
+    if report.int8:
+        found.append({"type": "accuracy", "value": f"{report.int8.accuracy:.4f}", "slice": f"{names[0]}, test split, model.int8.onnx"})
     for name, audit in zip(report.roles.target_names, report.audits, strict=True):
         for kind, value in _figures(audit):
             if value.mean is not None:

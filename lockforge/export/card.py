@@ -95,6 +95,8 @@ def _own_task(report: Report) -> str:
         ("reference (no lock)", report.subjects.reference),
     ]
     lines = [f"| {name} | {percent(one.test_accuracy)} | {percent(one.val_accuracy)} |" for name, one in rows]
+    if report.int8:
+        lines.insert(1, f"| release in 8-bit whole numbers (`model.int8.onnx`) | {percent(report.int8.accuracy)} | |")
     images = report.subjects.release.test_samples
     return "\n".join(["## Its own task", "", f"| network | accuracy, test ({images} images) | validation |", "|---|---|---|", *lines])
 

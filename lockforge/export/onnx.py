@@ -30,7 +30,7 @@ def to_onnx(architecture: AnyArchitecture, tensors: dict[str, Tensor], recipe: E
     """
     network = prune_dead(load(architecture, tensors)).eval()
     example = torch.zeros(2, *architecture.shape)
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             network,
             (example,),
@@ -44,7 +44,12 @@ def to_onnx(architecture: AnyArchitecture, tensors: dict[str, Tensor], recipe: E
         )
     if program is None:
         raise OutcomeError("torch.onnx gave no program", hint="set export.onnx: false and report this network")
-    model = program.model_proto
+    return cleaned(program.model_proto.SerializeToString())
+
+
+def cleaned(data: bytes) -> bytes:
+    """An ONNX file without what its maker wrote about where it ran, checked by onnx's own checker, in one spelling."""
+    model = onnx.load_model_from_string(data)
     _forget(model)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
@@ -102,7 +107,7 @@ def _forget_in(parts: Iterable[onnx.NodeProto | onnx.ValueInfoProto | onnx.Tenso
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporter warns about its own future, and logs."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
