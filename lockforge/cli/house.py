@@ -1,7 +1,7 @@
-"""The commands around the work: data, verify, report, keys, init, runs, doctor."""
+"""The commands around the work: data, verify, predict, report, keys, init, runs, doctor."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command()(data)
     app.command()(verify)
+    app.command()(predict)
     app.command()(report)
     app.add_typer(keys_app, name="keys")
     app.add_typer(runs_app, name="runs")
@@ -59,6 +60,29 @@ def verify(
         for check in verdict.checks:
             typer.echo(f"{'ok  ' if check.passed else 'FAIL'}  {check.name:<12} {check.value}")
     raise typer.Exit(0 if verdict.passed else 5)
+
+
+def predict(
+    release: Annotated[Path, typer.Argument(metavar="RELEASE", help="The release folder, or a model.safetensors.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures: PNG, JPEG, BMP, GIF, WebP, TIFF or PPM.")],
+    using: Annotated[
+        Literal["auto", "onnx", "int8", "weights"],
+        typer.Option("--using", metavar="auto|onnx|int8|weights", help="Which file answers; auto is ONNX where it can be run."),
+    ] = "auto",
+    json: AsJson = False,
+) -> None:
+    """Classify pictures with a release: label and probability of each."""
+    from lockforge.export import predict as room
+
+    file, answers = room.predict(release, images, using)
+    if json:
+        from lockforge.cli.show import answer
+
+        told = [{"picture": one.picture, "label": one.label, "probabilities": one.probabilities} for one in answers]
+        answer({"file": file, "pictures": told})
+        return
+    for one in answers:
+        typer.echo(f"{one.probability:6.1%}  {one.label}  {one.picture}")
 
 
 def report(
