@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lockforge.cli.releases import Certificate, Key, OpenDigests, Unsigned, check_out, lay_out
+from lockforge.cli.releases import Certificate, Key, Oci, OpenDigests, Unsigned, check_out, lay_out
 from lockforge.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def protect(
     certificate: Certificate = None,
     unsigned: Unsigned = False,
     open_digests: OpenDigests = False,
+    oci: Oci = None,
     set_: Overrides = None,
     skip_unreadable: Skip = False,
     runs: RunsFolder = Path("runs"),
@@ -79,14 +80,14 @@ def protect(
     from lockforge.cli import show
 
     settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
-    plan = check_out(out, key, certificate, unsigned=unsigned, open_digests=open_digests)
+    plan = check_out(out, oci, key, certificate, unsigned=unsigned)
     with terminal:
         roles = _gather(_places(source, auxiliary, target), settings, do, terminal)
         from lockforge import pipeline
 
         artifact = pipeline.protect(settings, roles, do, tuple(public or ()))
         do.write_lock(Path(recipe).stem)
-        folder, signer = lay_out(artifact, do, plan)
+        folder, signer = lay_out(artifact, do, plan, open_digests=open_digests)
     show.release(folder, signer, as_json=json)
 
 
@@ -203,6 +204,7 @@ def export(
     certificate: Certificate = None,
     unsigned: Unsigned = False,
     open_digests: OpenDigests = False,
+    oci: Oci = None,
     set_: Overrides = None,
     skip_unreadable: Skip = False,
     runs: RunsFolder = Path("runs"),
@@ -213,13 +215,13 @@ def export(
     from lockforge.cli import show
 
     settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
-    plan = check_out(out, key, certificate, unsigned=unsigned, open_digests=open_digests)
+    plan = check_out(out, oci, key, certificate, unsigned=unsigned)
     with terminal:
         roles = _gather(_places(source, None, target), settings, do, terminal)
         from lockforge import pipeline
 
         artifact = pipeline.export(settings, roles, pipeline.Models(model, reference), do)
-        folder, signer = lay_out(artifact, do, plan)
+        folder, signer = lay_out(artifact, do, plan, open_digests=open_digests)
     show.release(folder, signer, as_json=json)
 
 

@@ -60,7 +60,7 @@ def test_a_passphrase_comes_from_the_environment(run: Run, monkeypatch: pytest.M
     code, said = run("keys", "fingerprint", "k")
     assert (code, said.strip()) == (0, fingerprint(load_public(tmp_path / "k.pub")))
     assert fingerprint(open_key(tmp_path / "k").public_key()) == said.strip()
-    plan = check_out(tmp_path / "release", tmp_path / "k", None, unsigned=False, open_digests=False)
+    plan = check_out(tmp_path / "release", None, tmp_path / "k", None, unsigned=False)
     assert plan.key
     assert fingerprint(plan.key().public_key()) == said.strip()
     monkeypatch.setenv(VARIABLE, "guess")
@@ -81,9 +81,17 @@ def test_a_passphrase_is_typed_twice_when_it_is_new(monkeypatch: pytest.MonkeyPa
             read_passphrase("new", again=True)
 
 
+def test_a_layout_and_a_release_do_not_share_a_folder(tmp_path: Path) -> None:
+    """One would take the other away when it is replaced."""
+    for oci in (tmp_path / "release", tmp_path / "release" / "oci", tmp_path):
+        with pytest.raises(RecipeError, match="lie in one another"):
+            check_out(tmp_path / "release", oci, None, None, unsigned=True)
+    assert check_out(tmp_path / "release", tmp_path / "oci", None, None, unsigned=True).oci == tmp_path / "oci"
+
+
 def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
     """Said before the work begins."""
     with pytest.raises(RecipeError, match="without --key"):
-        check_out(tmp_path / "release", None, tmp_path / "c", unsigned=False, open_digests=False)
+        check_out(tmp_path / "release", None, None, tmp_path / "c", unsigned=False)
     with pytest.raises(RecipeError, match="exclude each other"):
-        check_out(tmp_path / "release", tmp_path / "k", None, unsigned=True, open_digests=False)
+        check_out(tmp_path / "release", None, tmp_path / "k", None, unsigned=True)
