@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lockforge.errors import IntegrityError
-from lockforge.evidence.dsse import STATEMENT_TYPE, at, known, parsed, shown, table
+from lockforge.evidence.dsse import STATEMENT_TYPE, at, known, parsed, parsed_file, shown, table
 from lockforge.evidence.faults import unlike
 from lockforge.evidence.signing import PrivateKey, PublicKey, open_envelope, signed_envelope
 from lockforge.records import (
@@ -129,7 +129,7 @@ def attest(report: Report, files: Mapping[str, FileRef], code: CodeVersion, time
         "predicateType": PREDICATE_TYPE,
         "predicate": predicate.model_dump(mode="json"),
     }
-    return (json.dumps(signed_envelope(canonical_json(statement).encode(), key)) + "\n").encode()
+    return json.dumps(signed_envelope(canonical_json(statement).encode(), key)).encode()
 
 
 def predicate_of(report: Report, report_digest: str, code: CodeVersion, time: str) -> Predicate:
@@ -191,7 +191,7 @@ def read_attestation(data: bytes, key: PublicKey) -> tuple[dict[str, str], Predi
 
     Raises: IntegrityError: another key's, or no such statement.
     """
-    payload = open_envelope(parsed(data, ATTESTATION), key, ATTESTATION)
+    payload = open_envelope(parsed_file(data, ATTESTATION), key, ATTESTATION)
     statement = known(parsed(payload, "the attested statement"), {"_type", "subject", "predicateType", "predicate"}, ATTESTATION)
     kinds = (at(statement, "_type", ATTESTATION), at(statement, "predicateType", ATTESTATION))
     if kinds != (STATEMENT_TYPE, PREDICATE_TYPE):

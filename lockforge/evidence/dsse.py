@@ -58,6 +58,16 @@ def parsed(data: bytes, what: str) -> dict[str, Any]:
     return tree
 
 
+def parsed_file(data: bytes, what: str) -> dict[str, Any]:
+    """The JSON table that a file holds from its first byte to its last.
+
+    Raises: IntegrityError: no JSON, no table, or space around it, which could be added and taken away unseen.
+    """
+    if data.strip() != data:
+        raise IntegrityError(f"{what} has space around its JSON", hint="it was edited")
+    return parsed(data, what)
+
+
 def at(tree: Mapping[str, Any], key: str, what: str) -> Any:
     """The value at a key.
 

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from lockforge.errors import IntegrityError, RecipeError
 from lockforge.evidence.certificates import Certificates, check_chain, from_bundle, key_of, to_bundle
-from lockforge.evidence.dsse import STATEMENT_TYPE, at, envelope_of, known, opened, parsed, shown, table, to_be_signed
+from lockforge.evidence.dsse import STATEMENT_TYPE, at, envelope_of, known, opened, parsed, parsed_file, shown, table, to_be_signed
 from lockforge.evidence.manifest import (
     MANIFEST,
     SIGNATURE,
@@ -172,7 +172,7 @@ def sign_folder(folder: Path, key: PrivateKey, chain: Certificates = ()) -> None
         "verificationMaterial": {**who, "tlogEntries": []},
         "dsseEnvelope": signed_envelope(payload, key),
     }
-    write_whole(folder / SIGNATURE, (json.dumps(bundle) + "\n").encode())
+    write_whole(folder / SIGNATURE, json.dumps(bundle).encode())
 
 
 def signed_envelope(payload: bytes, key: PrivateKey) -> dict[str, Any]:
@@ -245,7 +245,7 @@ def verify_folder(
     Raises: IntegrityError: not signed, signed by another key, or not what was signed; every differing file is a fault.
     """
     found = hash_folder(folder) if found is None else found
-    bundle = parsed(read_limited(folder / SIGNATURE), SIGNATURE)
+    bundle = parsed_file(read_limited(folder / SIGNATURE), SIGNATURE)
     envelope, chain, hint = _read_bundle(bundle)
     if trusted and not chain:
         raise IntegrityError("it was signed with a bare key, without certificates", hint="give the signer's public key instead")

@@ -152,8 +152,11 @@ def test_signing_again_changes_nothing_else(data: bytes, report: Report, key: Pr
 
 
 def test_every_sampled_byte_flip_is_caught(data: bytes, key: PrivateKey) -> None:
-    """Envelope, payload and signature: every byte but the last line's end has a meaning."""
-    for position in range(0, len(data) - 1, max(1, len(data) // 60)):
+    """Envelope, payload and signature: every byte has a meaning, and none may be added."""
+    for noise in (data + b"\n", b" " + data, data[:-1]):
+        with pytest.raises(IntegrityError):
+            read_attestation(noise, key.public_key())
+    for position in range(0, len(data), max(1, len(data) // 60)):
         with pytest.raises(IntegrityError):
             read_attestation(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :], key.public_key())
 

@@ -1,5 +1,7 @@
 """The last step: what a release's folder gets beside the stages' answers, and that it all holds together."""
 
+import base64
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+from lockforge.errors import IntegrityError
 from lockforge.evidence.attestation import check_attestation
 from lockforge.evidence.keyed import keyed_digest
 from lockforge.evidence.manifest import hash_folder, read_manifest
@@ -88,3 +91,53 @@ def test_without_a_key_there_is_a_manifest_and_no_claim(folder: Path, files: Fil
     assert read_manifest(folder).signer is None
     assert not {"attestation.json", "model.sig"} & set(hash_folder(folder))
     assert Report.from_json((folder / "report.json").read_bytes()).digests == "keyed"
+
+
+def test_hundreds_of_changes_to_a_sealed_release_are_all_caught(folder: Path, files: Files, key: PrivateKey) -> None:
+    """Every file there is: flips at sampled places, cut short, longer, renamed, swapped, removed; with the key and without."""
+    seal_release(folder, Seal(key, digest_key=SECRET), files, CIRCUMSTANCES, NOW)
+    names = sorted(hash_folder(folder))
+    assert {"README.md", "bom.json", "attestation.json", "manifest.json", "model.sig"} <= set(names)
+    cases = 0
+
+    def caught() -> None:
+        nonlocal cases
+        cases += 1
+        for public in (key.public_key(), None):
+            with pytest.raises(IntegrityError):
+                verify_folder(folder, public)
+
+    for at, name in enumerate(names):
+        path, other = folder / name, folder / names[at - 1]
+        data, beside = path.read_bytes(), other.read_bytes()
+        flips = [data[:i] + bytes([data[i] ^ (1 << i % 8)]) + data[i + 1 :] for i in range(0, len(data), max(1, len(data) // 20))]
+        for changed in (*flips, data[:-1], data[: len(data) // 2], b"", data + b"\n", data * 2):
+            path.write_bytes(changed)
+            caught()
+        path.write_bytes(beside)
+        other.write_bytes(data)
+        caught()
+        other.write_bytes(beside)
+        path.unlink()
+        caught()
+        (folder / f"{name}.bak").write_bytes(data)
+        caught()
+        (folder / f"{name}.bak").unlink()
+        path.write_bytes(data)
+    assert verify_folder(folder, key.public_key()).established
+    assert cases > 200
+
+
+def test_other_tools_read_the_attestation(folder: Path, files: Files, key: PrivateKey) -> None:
+    """in-toto's own library takes the statement, and refuses it without its subject."""
+    statement_pb2 = pytest.importorskip("in_toto_attestation.v1.statement_pb2", reason="interop oracle: pip install 'lockforge[sign]'")
+    from google.protobuf import json_format
+    from in_toto_attestation.v1.statement import Statement
+
+    seal_release(folder, Seal(key, digest_key=SECRET), files, CIRCUMSTANCES, NOW)
+    envelope = json.loads((folder / "attestation.json").read_text())
+    statement = json.loads(base64.b64decode(envelope["payload"]))
+    Statement.copy_from_pb(json_format.ParseDict(statement, statement_pb2.Statement())).validate()
+    del statement["subject"]
+    with pytest.raises(ValueError, match="subject"):
+        Statement.copy_from_pb(json_format.ParseDict(statement, statement_pb2.Statement())).validate()
