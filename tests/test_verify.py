@@ -39,6 +39,7 @@ from lockforge.records import (
 from lockforge.runs import Files
 from lockforge.spaces.networks import build, state
 from lockforge.verify import verify_release
+from tests.evidence.test_certificates import issue, write
 
 LEVELS = {"release": 0.6, "reference": 0.8, "scratch_release": 0.4, "scratch_reference": 0.4, "dummy": 0.4}
 Edit = Callable[[Path], object]
@@ -366,6 +367,20 @@ def test_an_attestation_by_another_key_is_refused(release: Path, made: Path, sig
     (release / "model.sig").unlink()
     write_manifest(release)
     assert not verify_release(release, parity=False).passed
+
+
+def test_a_certificate_names_the_signer(release: Path, tmp_path: Path) -> None:
+    """By the root alone: signature and attestation pass and the name is said; by another root the signature fails."""
+    root = issue("root", ca=True)
+    leaf, key = issue("the owner", root)
+    whole = Report.from_json((release / "report.json").read_bytes())
+    code = CodeVersion(lockforge="0.1.0", commit="abc")
+    (release / "attestation.json").write_bytes(attest(whole, hash_folder(release), code, "2026-11-21T12:00:00Z", key))
+    sign_folder(release, key, (leaf,))
+    found = verify_release(release, trusted=write(tmp_path / "root", root[0]), parity=False)
+    assert found.passed, failing(found)
+    assert next(check.value for check in found.checks if check.name == "signature").startswith("signed by CN=the owner, key ")
+    assert "no valid chain" in failing(verify_release(release, trusted=write(tmp_path / "root", issue("root", ca=True)[0])))["signature"]
 
 
 # Parity itself

@@ -16,8 +16,8 @@ CARD = "README.md"
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!&])")
 _MOST_CLASSES = 20
 INTRODUCTION = """\
-An image classifier of {classes} classes, made with LockForge: meant to be good at its own task and a poor start for others. It was attacked
-as a thief would; what came out is below and, with every raw point, in `report.json` and `report.html`."""
+An image classifier of {classes} classes, made with LockForge: meant to be good at its own task and a poor start for others. What a thief
+who attacked it got is below and, with every raw point, in `report.json` and `report.html`."""
 LIMITS = """\
 ## Limits
 

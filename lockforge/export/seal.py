@@ -21,6 +21,7 @@ from lockforge.records import Provenance, Report
 from lockforge.runs import Files, write_whole
 
 ONNX = "model.onnx"
+PROVENANCE = "provenance.json"  # holds times, which the bill of materials has nothing of
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def seal_release(folder: Path, seal: Seal, files: Files, circumstances: Provenan
     made_by = circumstances.versions.get("lockforge", "unknown")
     facts = facts_of((folder / ONNX).read_bytes()) if (folder / ONNX).exists() else {}
     write_whole(folder / CARD, write_card(report, facts))
-    write_whole(folder / BOM, write_bom(report, hash_folder(folder), facts, versions_here(), made_by))
+    files_of = {name: ref for name, ref in hash_folder(folder).items() if name != PROVENANCE}
+    write_whole(folder / BOM, write_bom(report, files_of, facts, versions_here(), made_by))
     if seal.key is None:
         write_manifest(folder)
         return

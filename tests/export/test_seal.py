@@ -85,6 +85,18 @@ def test_open_digests_leave_the_report_as_the_stages_made_it(folder: Path, repor
     assert (folder / "report.html").read_text() == "plain"
 
 
+def test_card_and_bill_are_the_same_again(folder: Path, files: Files, key: PrivateKey) -> None:
+    """Another time, other circumstances and another signature change neither."""
+    found = []
+    for minute in range(2):
+        (folder / "provenance.json").write_text(f"{minute}")
+        seal_release(folder, Seal(key), files, CIRCUMSTANCES, NOW.replace(minute=minute))
+        found.append([(folder / name).read_bytes() for name in ("README.md", "bom.json")])
+        for name in ("README.md", "bom.json", "attestation.json", "manifest.json", "model.sig"):
+            (folder / name).unlink()
+    assert found[0] == found[1]
+
+
 def test_without_a_key_there_is_a_manifest_and_no_claim(folder: Path, files: Files) -> None:
     """Digests are keyed all the same; nobody attests anything."""
     seal_release(folder, Seal(None, digest_key=SECRET), files, CIRCUMSTANCES, NOW)
