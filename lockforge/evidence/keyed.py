@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import secrets
 from pathlib import Path
+from typing import Literal
 
 from lockforge.errors import RecipeError
 from lockforge.evidence.signing import default_key_path, write_secret
@@ -53,6 +54,29 @@ def keyed_set(images: ImageSet, key: bytes, *, exact: bool) -> ImageSet:
     if not exact:
         changed |= {name: tuple(round(value, PLACES) for value in getattr(images, name)) for name in ("mean", "std")}
     return images.model_copy(update=changed)
+
+
+def recognise(said: ImageSet, images: ImageSet, digests: Literal["open", "keyed"], key: bytes | None) -> Literal["same", "alike", "other"]:
+    """Whether pictures at hand are those that a report names.
+
+    Args: said: as the report has them. images: as they were read here, plain. digests: the report's. key: the one they may be made with.
+    Returns: same: proved by the digest. alike: the digest is keyed with a key that is not at hand, and classes, shape, counts and, to two
+    places, mean and deviation agree. other: they are not.
+
+    >>> from lockforge.records import Splits
+    >>> made = {"classes": ("a", "b"), "shape": (1, 8, 8), "std": (0.2,), "counts": Splits(train=4, val=2, test=2)}
+    >>> here = ImageSet(mean=(0.123,), pixels=FileRef(sha256="0" * 64, size=1), **made)
+    >>> said = keyed_set(here, b"the owner's", exact=False)
+    >>> [recognise(said, here, "keyed", key) for key in (b"the owner's", b"another", None)], recognise(said, here, "open", None)
+    (['same', 'alike', 'alike'], 'other')
+    """
+    if digests == "open":
+        return "same" if said == images else "other"
+    if key is not None and any(said == keyed_set(images, key, exact=exact) for exact in (True, False)):
+        return "same"
+    alike = (said.classes, said.shape, said.counts) == (images.classes, images.shape, images.counts)
+    pairs = [pair for name in ("mean", "std") for pair in zip(getattr(said, name), getattr(images, name), strict=False)]
+    return "alike" if alike and all(round(a, PLACES) == round(b, PLACES) for a, b in pairs) else "other"
 
 
 def keyed_report(report: Report, key: bytes) -> Report:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lockforge.errors import RecipeError
-from lockforge.evidence.keyed import digest_key_path, keyed_digest, keyed_report, keyed_set, own_digest_key
+from lockforge.evidence.keyed import digest_key_path, keyed_digest, keyed_report, keyed_set, own_digest_key, recognise
 from lockforge.records import Report
 from tests.export import made_up
 
@@ -50,6 +50,20 @@ def test_the_owner_can_test_a_set_and_nobody_else_can(report: Report) -> None:
     assert keyed_set(report.roles.targets[0], bytes(32), exact=False).digest != found.audits[0].target
     assert keyed_set(target, KEY, exact=False).mean == (0.12,)
     assert keyed_set(target, KEY, exact=True).mean == (0.123456,)
+
+
+def test_pictures_are_recognised_with_the_key_and_alike_without(report: Report) -> None:
+    """By the owner the source and a target; by others only as far as the report tells of them; others' pictures never."""
+    found = keyed_report(report, KEY)
+    source, target = report.roles.source, report.roles.targets[0]
+    for said, here in ((found.roles.source, source), (found.roles.targets[0], target)):
+        assert recognise(said, here, "keyed", KEY) == "same"
+        assert recognise(said, here, "keyed", None) == recognise(said, here, "keyed", bytes(32)) == "alike"
+    assert recognise(target, target, "open", None) == "same"
+    assert recognise(target, source, "open", None) == "other"
+    changes = ({"classes": ("x", "y")}, {"mean": (0.3,)}, {"counts": target.counts.model_copy(update={"test": 1})})
+    for change in changes:
+        assert recognise(found.roles.targets[0], target.model_copy(update=change), "keyed", None) == "other"
 
 
 def test_the_owners_key_is_made_once_and_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
