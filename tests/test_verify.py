@@ -270,6 +270,10 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str, str]] = {
     "no recipe": (lambda t: t.update(recipe={"seed": "x"}), "report", "recipe has 1 fault"),
     "another target": (lambda t: t["roles"]["targets"][0].update(classes=["x", "y"]), "report", "not of its 1 targets"),
     "no audit": (lambda t: t.update(audits=[]), "report", "0 audits"),
+    "figures of another int8 file": (
+        lambda t: t.update(int8={"file": {"sha256": "4" * 64, "size": 1}, "calibration": 1, "accuracy": 1.0, "test_samples": 10}),
+        "report", "model.int8.onnx is not the file",
+    ),
     "an unknown field": (lambda t: t.update(note="trust me"), "report", "not a Report record"),
     "an endless picture": (lambda t: t["subjects"]["release"]["architecture"].update(shape=[1, 10**6, 10**6]), "parity", "cannot be asked"),
     "another network": (lambda t: t["subjects"]["release"]["architecture"].update(stem_channels=3), "parity", "do not fit"),

@@ -18,10 +18,13 @@ Issued = tuple[x509.Certificate, PrivateKey]
 
 def issue(
     name: str, issuer: Issued | None = None, *, ca: bool = False, days: tuple[int, int] = (-1, 30), path: int | None = None,
-    signs: bool = True, critical: bool = False, key: PrivateKey | None = None,
+    signs: bool = True, critical: bool = False, limited: bool = True,
 ) -> Issued:  # fmt: skip
-    """A certificate and its key. Args: issuer: None issues itself. critical: with a critical extension that nobody here looks at."""
-    key = key or ec.generate_private_key(ec.SECP256R1())
+    """A certificate and its key.
+
+    Args: issuer: None issues itself. critical: with a critical extension that nobody here looks at. limited: with a key usage.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
     above, above_key = issuer or (None, key)
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     usage = x509.KeyUsage(digital_signature=signs and not ca, key_cert_sign=ca, crl_sign=ca, content_commitment=False,
@@ -36,8 +39,8 @@ def issue(
         .not_valid_before(NOW + timedelta(days=days[0]))
         .not_valid_after(NOW + timedelta(days=days[1]))
         .add_extension(x509.BasicConstraints(ca=ca, path_length=path), critical=True)
-        .add_extension(usage, critical=True)
     )
+    made = made.add_extension(usage, critical=True) if limited else made
     if critical:
         made = made.add_extension(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00"), critical=True)
     return made.sign(above_key, hashes.SHA256()), key
@@ -82,6 +85,7 @@ def broken(root: Issued, middle: Issued) -> dict[str, tuple[x509.Certificate, ..
     old, leaf, fake, low = (
         issue("old", root, ca=True, days=(-9, -1)), issue("leaf", root), issue("root", ca=True), issue("low", middle, ca=True)
     )  # fmt: skip
+    plain = issue("plain", root, limited=False)
     return {
         "the middle is missing": (issue("owner", middle)[0],),
         "another root": (issue("owner", fake)[0],),
@@ -90,6 +94,7 @@ def broken(root: Issued, middle: Issued) -> dict[str, tuple[x509.Certificate, ..
         "not yet valid": (issue("owner", root, days=(2, 9))[0],),
         "an expired issuer": (issue("owner", old)[0], old[0]),
         "issued by a leaf": (issue("owner", leaf)[0], leaf[0]),
+        "issued by a leaf of unsaid usage": (issue("owner", plain)[0], plain[0]),
         "too long a path": (issue("owner", low)[0], low[0], middle[0]),
         "not for signing": (issue("owner", root, signs=False)[0],),
         "an unknown critical extension": (issue("owner", root, critical=True)[0],),

@@ -10,7 +10,7 @@ import pytest
 
 from lockforge.errors import RecipeError
 from lockforge.evidence.keyed import digest_key_path, keyed_digest, keyed_report, keyed_set, own_digest_key, recognise
-from lockforge.records import Report
+from lockforge.records import FileRef, Report
 from tests.export import made_up
 
 KEY = bytes(range(32))
@@ -19,7 +19,9 @@ KEY = bytes(range(32))
 @pytest.fixture(scope="module")
 def report() -> Report:
     """One target."""
-    return made_up.report(targets={"usps": 0.05}, attackers=2, seeds=2)
+    made = made_up.report(targets={"usps": 0.05}, attackers=2, seeds=2)
+    vectors = [one.model_copy(update={"vector": FileRef(sha256=f"{at}" * 64, size=1)}) for at, one in enumerate(made.embeddings, 1)]
+    return made.model_copy(update={"embeddings": tuple(vectors)})
 
 
 def test_a_keyed_digest_is_an_hmac(report: Report) -> None:
