@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+from urllib.parse import quote
 
 from lockforge.export.findings import worst_area
 from lockforge.records import Architecture, Estimate, FileRef, Report, TransferAudit, canonical_json, sha256_text
@@ -58,7 +59,8 @@ def _file(name: str, ref: FileRef) -> dict[str, Any]:
 
 
 def _library(name: str, text: str) -> dict[str, Any]:
-    return {"type": "library", "bom-ref": f"pkg:pypi/{name}@{text}", "name": name, "version": text, "purl": f"pkg:pypi/{name}@{text}"}
+    place = f"pkg:pypi/{name}@{quote(text, safe='')}"
+    return {"type": "library", "bom-ref": place, "name": name, "version": text, "purl": place}
 
 
 def _model(report: Report, files: Mapping[str, FileRef], facts: Mapping[str, str]) -> dict[str, Any]:

@@ -62,7 +62,10 @@ def predict(place: Path, pictures: Sequence[Path], using: Using = "auto") -> tup
         raise IntegrityError(f"{place} gives {len(classes)} classes and {len(mean)} means for a network of another kind")
     file = _file(place, using)
     items = [Item(str(path), 2, 0, lambda path=path: path) for path in pictures]  # type: ignore[misc]  # mypy knows no default in a lambda
-    read = read_many("what was given", items, classes, DataRecipe(), architecture.shape)
+    try:
+        read = read_many("what was given", items, classes, DataRecipe(), architecture.shape)
+    except DataError as error:
+        raise DataError(error.message, faults=error.faults, hint="repair what is not a sound picture, or leave it out") from error
     pool = Pool(torch.from_numpy(read.images), torch.from_numpy(read.labels), mean, std, len(classes))
     if file == "model.safetensors":
         network = load(architecture, tensors).eval()

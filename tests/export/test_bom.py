@@ -11,7 +11,7 @@ from lockforge.records import FileRef, Report
 from tests.export import made_up
 
 FILES = {name: FileRef(sha256=f"{at}" * 64, size=1) for at, name in enumerate(("model.safetensors", "model.onnx", "report.json"))}
-PACKAGES = {"torch": "2.13.0", "numpy": "2.3.0"}
+PACKAGES = {"torch": "2.13.0+cpu", "numpy": "2.3.0"}
 FACTS = {"ONNX opset": "20"}
 
 
@@ -46,6 +46,7 @@ def test_it_names_model_files_data_and_packages(report: Report) -> None:
     assert digests == [images.digest for images in (report.roles.source, *report.roles.targets)]
     assert {one["name"]: one.get("version") for one in found["components"] if one["type"] == "library"} == PACKAGES
     assert {one["name"] for one in found["components"] if one["type"] == "file"} == set(FILES)
+    assert "pkg:pypi/torch@2.13.0%2Bcpu" in {one.get("purl") for one in found["components"]}
     refs = {model["bom-ref"], *(one["bom-ref"] for one in found["components"])}
     assert {one["ref"] for one in found["dependencies"]} == refs
     assert set(found["dependencies"][0]["dependsOn"]) == refs - {"model"}

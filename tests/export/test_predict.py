@@ -102,6 +102,7 @@ def test_all_unreadable_pictures_are_listed(release: Path, pictures: tuple[Path,
     with pytest.raises(DataError) as caught:
         predict(release, (pictures[0], tmp_path / "text.png", tmp_path / "none.png", tmp_path))
     assert len(caught.value.faults) == 3
+    assert "--" not in caught.value.hint
 
 
 def test_without_onnxruntime_the_weights_answer(release: Path, pictures: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch) -> None:
