@@ -193,6 +193,13 @@ class ExportRecipe(Record):
     onnx: Annotated[bool, says("write model.onnx and compare it with the weights")] = True
     opset: Annotated[int, Field(ge=18, le=23), says("of the ONNX file")] = 20
     parity_samples: Annotated[Positive, says("seeded random inputs for that comparison")] = 16
+    int8: Annotated[bool, says("write model.int8.onnx too, calibrated on the source, and measure its accuracy")] = False
+
+    @model_validator(mode="after")
+    def _int8_is_made_of_onnx(self) -> Self:
+        if self.int8 and not self.onnx:
+            raise ValueError("int8 is made of the ONNX file: it needs onnx: true")
+        return self
 
 
 class Recipe(Record):

@@ -650,10 +650,23 @@ class TargetTest(Record):
 # Release
 
 
+class Quantised(Record):
+    """The network in 8-bit whole numbers: its file, how many pictures calibrated it, and its accuracy on the source's test split."""
+
+    file: FileRef
+    calibration: Annotated[int, Field(ge=1)]
+    accuracy: Share
+    test_samples: Count
+
+
 class Report(Record):
-    """What an owner signs: no times and no paths, so that the same answers give the same bytes."""
+    """What an owner signs: no times and no paths, so that the same answers give the same bytes.
+
+    `digests` says whether digests of data are SHA-256, or made with the owner's key as a release has them (`evidence.keyed`).
+    """
 
     schema_version: Literal[1] = 1
+    digests: Literal["open", "keyed"] = "open"
     recipe: dict[str, Any]
     roles: Roles
     embeddings: tuple[TaskEmbedding, ...]
@@ -664,6 +677,7 @@ class Report(Record):
     audits: tuple[TransferAudit, ...]
     tests: tuple[TargetTest, ...] = ()
     parity: str
+    int8: Quantised | None = None
     verdict: str
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from lockforge.errors import DataError, IntegrityError, RecipeError, ResourceError
+from lockforge.evidence.attestation import ATTESTATION, check_attestation
+from lockforge.evidence.certificates import Certificates, read_certificates
 from lockforge.evidence.curves import overall
 from lockforge.evidence.faults import checkpoint_faults, faults_of, first_of, start_faults, unlike
 from lockforge.evidence.manifest import SIGNATURE, Manifest, check_manifest, hash_folder, read_limited, read_manifest
@@ -31,11 +33,13 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 ONNX = "model.onnx"
+INT8 = "model.int8.onnx"
 LARGEST_PROBE = 2**28  # numbers in all parity inputs together
 BOUNDS = {
     "manifest": "every file as listed, none else",
     "signature": "signed by the given key",
     "report": "a whole report with its own recipe",
+    "attestation": "by the same key, of these very bytes and figures",
     "figures": "all follow from the raw points",
     "weights": "the tensors the report names",
     "parity": "ONNX answers like the weights",
@@ -83,15 +87,17 @@ class _Release:
             raise IntegrityError(f"{WEIGHTS} cannot be read: {error}") from error
 
 
-def verify_release(folder: Path, public_key: Path | None = None, *, parity: bool = True) -> Verdict:
+def verify_release(folder: Path, public_key: Path | None = None, *, trusted: Path | None = None, parity: bool = True) -> Verdict:
     """Check a release.
 
     Args: public_key: the signer's, from somewhere else than the release; without it the bytes are checked but nobody's name is proved.
+    trusted: certificates (PEM) that the signer's certificate must lead to, in place of the key or beside it.
     parity: compare model.onnx with the weights too, where torch and onnxruntime are installed.
-    Returns: one check each for manifest, signature, report, figures, weights and parity, `value` saying in one line what was found.
+    Returns: one check for each key of `BOUNDS` in order, `value` saying in one line what was found.
     Raises: RecipeError: no such folder, or the key file is no key.
     """
     public = load_public(public_key) if public_key else None
+    roots = read_certificates(trusted) if trusted else ()
     checks: list[Check] = []
 
     def check(name: str, look: Callable[[], str], *after: str) -> None:
@@ -108,8 +114,9 @@ def verify_release(folder: Path, public_key: Path | None = None, *, parity: bool
     except IntegrityError as error:
         return Verdict(checks=(Check(name="manifest", value=error.message, bound=BOUNDS["manifest"], passed=False),))
     check("manifest", lambda: _manifest(release))
-    check("signature", lambda: _signature(release, public))
+    check("signature", lambda: _signature(release, public, roots))
     check("report", lambda: _report(release))
+    check("attestation", lambda: _attestation(release, public, roots), "manifest", "signature", "report")
     check("figures", lambda: _figures(release), "report")
     check("weights", lambda: _weights(release), "report")
     check("parity", lambda: _parity(release, wanted=parity), "manifest", "signature", "report", "weights")
@@ -128,13 +135,16 @@ def _manifest(release: _Release) -> str:
     return f"{len(manifest.files)} files as listed, {size / 2**20:.1f} MiB"
 
 
-def _signature(release: _Release, public: PublicKey | None) -> str:
-    if public is None and SIGNATURE not in release.found and read_manifest(release.folder).signer is None:
+def _signature(release: _Release, public: PublicKey | None, trusted: Certificates) -> str:
+    if public is None and not trusted and SIGNATURE not in release.found and read_manifest(release.folder).signer is None:
         return "NOT SIGNED: anyone may have made this release"
-    signer = verify_folder(release.folder, public, release.found)
+    signer = verify_folder(release.folder, public, release.found, trusted)
+    ignored = f"; the signer's ignore list hides nothing here: {', '.join(signer.ignored)}" if signer.ignored else ""
+    if signer.name:
+        return f"signed by {signer.name}, key {signer.fingerprint}{ignored}"
     if signer.established:
-        return f"signed by the given key {signer.fingerprint}"
-    return f"signer not established: {signer.fingerprint}"
+        return f"signed by the given key {signer.fingerprint}{ignored}"
+    return f"signer not established: {signer.fingerprint}{ignored}"
 
 
 def _report(release: _Release) -> str:
@@ -149,10 +159,22 @@ def _report(release: _Release) -> str:
         if faults:
             raise IntegrityError("recipe.yaml is another recipe than the report's", faults=faults)
     _same_source(release)
+    if report.int8 and report.int8.file != release.found.get(INT8):
+        raise IntegrityError(f"{INT8} is not the file whose accuracy the report gives")
     targets = [images.digest for images in report.roles.targets]
     if [audit.target for audit in report.audits] != targets:
         raise IntegrityError(f"the report has {len(report.audits)} audits, which are not of its {len(targets)} targets in order")
     return f"{len(report.audits)} audited target(s), suite {recipe.audit.suite}"
+
+
+def _attestation(release: _Release, public: PublicKey | None, trusted: Certificates) -> str:
+    """attestation.json is signed with the key that signed the release, is of its files, and says what its report says."""
+    if ATTESTATION not in release.found:
+        return f"NOT ATTESTED: there is no {ATTESTATION}"
+    signer = verify_folder(release.folder, public, release.found, trusted)
+    said = check_attestation(read_limited(release.folder / ATTESTATION), signer.key, release.report, release.found)
+    curves = sum(len(audit.curves) for audit in said.audits)
+    return f"{curves} curves of {len(said.audits)} target(s), bound to these bytes on {said.time}"
 
 
 def _same_source(release: _Release) -> None:

@@ -10,7 +10,8 @@ from lockforge import open_runs, protect, verify_release
 from lockforge.data.builtin import DEFAULT
 from lockforge.data.roles import read_roles
 from lockforge.evidence.faults import faults_of, start_faults
-from lockforge.evidence.signing import new_key, sign_folder
+from lockforge.evidence.signing import new_key
+from lockforge.export.seal import Seal, sealing
 from lockforge.export.stage import lay_out
 from lockforge.pipeline import STAND_IN, Models, audit, provenance
 from lockforge.recipe import Recipe, read_recipe
@@ -24,7 +25,7 @@ embed: {samples: 32, head_steps: 5}
 search: {steps: 5, simulated: 2, shortlist: {cells: 2, fit: {epochs: 1, batch_size: 32}}}
 train: {epochs: 2, batch_size: 32, learning_rate: 0.05}
 audit: {images_per_class: [1, 2, 0], seeds: 2, steps: 5, fine_tune_rates: [0.01], probe_rates: [0.1]}
-export: {parity_samples: 3}
+export: {parity_samples: 3, int8: true}
 """
 
 
@@ -44,21 +45,23 @@ def release(tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, auxiliary, targets = DEFAULT
     artifact = protect(tiny, read_roles(source, auxiliary, targets, tiny.data, do.files), do)
     key = new_key(folder / "key.pem")
-    return lay_out(artifact, do.files, folder / "release", provenance(do), lambda place: sign_folder(place, key))
+    circumstances = provenance(do)
+    return lay_out(artifact, do.files, folder / "release", circumstances, sealing(Seal(key), do.files, circumstances))
 
 
 def test_a_release_verifies_with_the_signers_key(release: Path) -> None:
     """Every check passes, parity included."""
     verdict = verify_release(release, release.parent / "key.pem.pub")
     assert verdict.passed, [check for check in verdict.checks if not check.passed]
-    assert {check.name for check in verdict.checks} >= {"manifest", "signature", "figures", "weights", "parity"}
+    assert {check.name for check in verdict.checks} >= {"manifest", "signature", "attestation", "figures", "weights", "parity"}
+    assert "bound to these bytes" in next(check.value for check in verdict.checks if check.name == "attestation")
 
 
 def test_a_release_holds_what_it_promises(release: Path) -> None:
-    """Weights, ONNX, preprocessing, labels, report in both forms, recipe, provenance, manifest, signature."""
+    """Weights, ONNX, preprocessing, labels, report in both forms, recipe, provenance, attestation, manifest, signature."""
     assert {path.name for path in release.iterdir()} == {
-        "model.safetensors", "model.onnx", "preprocessing.json", "labels.json", "report.json", "report.html",
-        "recipe.yaml", "provenance.json", "manifest.json", "model.sig",
+        "model.safetensors", "model.onnx", "model.int8.onnx", "preprocessing.json", "labels.json", "report.json", "report.html",
+        "recipe.yaml", "provenance.json", "attestation.json", "README.md", "bom.json", "manifest.json", "model.sig",
     }  # fmt: skip
 
 

@@ -12,10 +12,11 @@ import torch
 from safetensors.numpy import save
 
 from lockforge.errors import RecipeError
+from lockforge.evidence.attestation import CodeVersion, attest
 from lockforge.evidence.curves import STARTS, choose, measure, verdict
-from lockforge.evidence.manifest import write_manifest
+from lockforge.evidence.manifest import hash_folder, write_manifest
 from lockforge.evidence.parity import compare, probe_inputs
-from lockforge.evidence.signing import fingerprint, load_private, new_key, sign_folder
+from lockforge.evidence.signing import PrivateKey, fingerprint, load_private, new_key, sign_folder
 from lockforge.evidence.statistics import target_tests
 from lockforge.recipe import Recipe, template
 from lockforge.records import (
@@ -38,6 +39,7 @@ from lockforge.records import (
 from lockforge.runs import Files
 from lockforge.spaces.networks import build, state
 from lockforge.verify import verify_release
+from tests.evidence.test_certificates import issue, write
 
 LEVELS = {"release": 0.6, "reference": 0.8, "scratch_release": 0.4, "scratch_reference": 0.4, "dummy": 0.4}
 Edit = Callable[[Path], object]
@@ -156,10 +158,10 @@ def edit_report(folder: Path, change: Callable[[dict[str, Any]], object]) -> Non
 
 
 def test_a_good_release_passes_every_check(release: Path, made: Path) -> None:
-    """With the owner's key: manifest, signature, report, figures, weights and parity, all passed."""
+    """With the owner's key: manifest, signature, report, attestation, figures, weights and parity, all passed."""
     found = verify_release(release, made / "key.pub")
     assert failing(found) == {}
-    assert [check.name for check in found.checks] == ["manifest", "signature", "report", "figures", "weights", "parity"]
+    assert [check.name for check in found.checks] == ["manifest", "signature", "report", "attestation", "figures", "weights", "parity"]
     assert "same logits" in found.checks[-1].value
     assert found.passed
 
@@ -280,6 +282,10 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str, str]] = {
     "no recipe": (lambda t: t.update(recipe={"seed": "x"}), "report", "recipe has 1 fault"),
     "another target": (lambda t: t["roles"]["targets"][0].update(classes=["x", "y"]), "report", "not of its 1 targets"),
     "no audit": (lambda t: t.update(audits=[]), "report", "0 audits"),
+    "figures of another int8 file": (
+        lambda t: t.update(int8={"file": {"sha256": "4" * 64, "size": 1}, "calibration": 1, "accuracy": 1.0, "test_samples": 10}),
+        "report", "model.int8.onnx is not the file",
+    ),
     "an unknown field": (lambda t: t.update(note="trust me"), "report", "not a Report record"),
     "an endless picture": (lambda t: t["subjects"]["release"]["architecture"].update(shape=[1, 10**6, 10**6]), "parity", "cannot be asked"),
     "another network": (lambda t: t["subjects"]["release"]["architecture"].update(stem_channels=3), "parity", "do not fit"),
@@ -353,6 +359,54 @@ def test_another_network_in_onnx_is_caught(release: Path, made: Path, sign_again
     export(build(architecture, torch.Generator().manual_seed(1)).eval(), release / "model.onnx")
     sign_again(release)
     assert "is another network than the weights" in failing(verify_release(release, made / "key.pub"))["parity"]
+
+
+# The attestation
+
+
+def claim(folder: Path, key: PrivateKey) -> None:
+    """Attest what lies there, and sign it all."""
+    whole = Report.from_json((folder / "report.json").read_bytes())
+    code = CodeVersion(lockforge="0.1.0", commit="abc")
+    (folder / "attestation.json").write_bytes(attest(whole, hash_folder(folder), code, "2026-11-21T12:00:00Z", key))
+    sign_folder(folder, key)
+
+
+def test_an_attestation_is_held_against_bytes_and_report(release: Path, made: Path, sign_again: Edit) -> None:
+    """Right as it is; left behind by an edited report or by other weights it is named; without one the answer says so."""
+    assert "NOT ATTESTED" in next(check.value for check in verify_release(release, parity=False).checks if check.name == "attestation")
+    claim(release, load_private(made / "key"))
+    found = verify_release(release, made / "key.pub", parity=False)
+    assert found.passed, failing(found)
+    edit_report(release, lambda tree: tree.update(parity="not checked"))
+    sign_again(release)
+    assert (
+        "attestation.report is not what the report says" in failing(verify_release(release, made / "key.pub", parity=False))["attestation"]
+    )
+
+
+def test_an_attestation_by_another_key_is_refused(release: Path, made: Path, sign_again: Edit, tmp_path: Path) -> None:
+    """Whoever signs the release must have made the claim; an unsigned release can claim nothing."""
+    claim(release, new_key(tmp_path / "other"))
+    sign_again(release)
+    assert "no signature by the key" in failing(verify_release(release, made / "key.pub", parity=False))["attestation"]
+    (release / "model.sig").unlink()
+    write_manifest(release)
+    assert not verify_release(release, parity=False).passed
+
+
+def test_a_certificate_names_the_signer(release: Path, tmp_path: Path) -> None:
+    """By the root alone: signature and attestation pass and the name is said; by another root the signature fails."""
+    root = issue("root", ca=True)
+    leaf, key = issue("the owner", root)
+    whole = Report.from_json((release / "report.json").read_bytes())
+    code = CodeVersion(lockforge="0.1.0", commit="abc")
+    (release / "attestation.json").write_bytes(attest(whole, hash_folder(release), code, "2026-11-21T12:00:00Z", key))
+    sign_folder(release, key, (leaf,))
+    found = verify_release(release, trusted=write(tmp_path / "root", root[0]), parity=False)
+    assert found.passed, failing(found)
+    assert next(check.value for check in found.checks if check.name == "signature").startswith("signed by CN=the owner, key ")
+    assert "no valid chain" in failing(verify_release(release, trusted=write(tmp_path / "root", issue("root", ca=True)[0])))["signature"]
 
 
 # Parity itself

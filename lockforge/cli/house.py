@@ -1,10 +1,11 @@
-"""The commands around the work: verify, report, init, runs, doctor."""
+"""The commands around the work: data, verify, predict, report, keys, init, runs, doctor."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from lockforge.cli.keys import keys_app
 from lockforge.errors import DataError, RecipeError, ResourceError
 
 runs_app = typer.Typer(help="The runs folder: what is finished, what was interrupted.", no_args_is_help=True, rich_markup_mode=None)
@@ -16,7 +17,9 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command()(data)
     app.command()(verify)
+    app.command()(predict)
     app.command()(report)
+    app.add_typer(keys_app, name="keys")
     app.add_typer(runs_app, name="runs")
     app.command()(init)
     app.command()(doctor)
@@ -38,13 +41,17 @@ def data(
 def verify(
     release: Annotated[Path, typer.Argument(metavar="RELEASE", help="The release folder.")],
     key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The signer's public key (PEM).")] = None,
+    certificate_chain: Annotated[
+        Path | None,
+        typer.Option("--certificate-chain", metavar="FILE", help="Certificates you trust (PEM): the signer's must lead to one of them."),
+    ] = None,
     parity: Annotated[bool, typer.Option("--parity/--no-parity", help="Compare ONNX and weights on seeded inputs (needs torch).")] = True,
     json: AsJson = False,
 ) -> None:
     """Check that a release is what was signed and that its figures follow from its raw points."""
     from lockforge.verify import verify_release
 
-    verdict = verify_release(release, key, parity=parity)
+    verdict = verify_release(release, key, trusted=certificate_chain, parity=parity)
     if json:
         from lockforge.cli.show import answer
 
@@ -53,6 +60,29 @@ def verify(
         for check in verdict.checks:
             typer.echo(f"{'ok  ' if check.passed else 'FAIL'}  {check.name:<12} {check.value}")
     raise typer.Exit(0 if verdict.passed else 5)
+
+
+def predict(
+    release: Annotated[Path, typer.Argument(metavar="RELEASE", help="The release folder, or a model.safetensors.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures: PNG, JPEG, BMP, GIF, WebP, TIFF or PPM.")],
+    using: Annotated[
+        Literal["auto", "onnx", "int8", "weights"],
+        typer.Option("--using", metavar="auto|onnx|int8|weights", help="Which file answers; auto is ONNX where it can be run."),
+    ] = "auto",
+    json: AsJson = False,
+) -> None:
+    """Classify pictures with a release: label and probability of each."""
+    from lockforge.export import predict as room
+
+    file, answers = room.predict(release, images, using)
+    if json:
+        from lockforge.cli.show import answer
+
+        told = [{"picture": one.picture, "label": one.label, "probabilities": one.probabilities} for one in answers]
+        answer({"file": file, "pictures": told})
+        return
+    for one in answers:
+        typer.echo(f"{one.probability:6.1%}  {one.label}  {one.picture}")
 
 
 def report(

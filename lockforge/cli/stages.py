@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from lockforge.cli.releases import Certificate, Key, Oci, OpenDigests, Unsigned, check_out, lay_out
 from lockforge.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from lockforge.export.models import Place
     from lockforge.pipeline import Places
     from lockforge.recipe import Recipe
-    from lockforge.records import Artifact, Roles
+    from lockforge.records import Roles
     from lockforge.runs import Runs
     from lockforge.search.fit_predictor import FittedPredictor
     from lockforge.search.meta_bench import GatheredBench
@@ -33,11 +34,6 @@ RunsFolder = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where f
 Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where tensors live; auto takes a GPU if there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The answer as JSON on standard output.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The release folder to write.")]
-Key = Annotated[
-    Path | None,
-    typer.Option("--key", metavar="FILE", help="Private key (EC P-256 PEM) to sign with; none makes one in your config folder."),
-]
-Unsigned = Annotated[bool, typer.Option("--unsigned", help="Leave the release unsigned, and say so in it.")]
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="The owner's data: an image folder, an .npz file or a built-in name.")]
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A release folder or its model.safetensors, or ARCHITECTURE=FILE with a bare state dict.")
@@ -82,7 +78,10 @@ def protect(
     recipe: RecipeName = "digits",
     out: Out = Path("release"),
     key: Key = None,
+    certificate: Certificate = None,
     unsigned: Unsigned = False,
+    open_digests: OpenDigests = False,
+    oci: Oci = None,
     set_: Overrides = None,
     skip_unreadable: Skip = False,
     runs: RunsFolder = Path("runs"),
@@ -93,15 +92,15 @@ def protect(
     from lockforge.cli import show
 
     settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
-    _check_out(out, key, unsigned=unsigned)
     own = _own(model, weights)
+    plan = check_out(out, oci, key, certificate, unsigned=unsigned)
     with terminal:
         roles = _gather(_places(source, auxiliary, target), settings, do, terminal)
         from lockforge import pipeline
 
         artifact = pipeline.protect(settings, roles, do, tuple(public or ()), own)
         do.write_lock(Path(recipe).stem)
-        folder, signer = _lay_out(artifact, do, out, key, unsigned=unsigned)
+        folder, signer = lay_out(artifact, do, plan, open_digests=open_digests)
     show.release(folder, signer, as_json=json)
 
 
@@ -245,7 +244,10 @@ def export(
     recipe: RecipeName = "digits",
     out: Out = Path("release"),
     key: Key = None,
+    certificate: Certificate = None,
     unsigned: Unsigned = False,
+    open_digests: OpenDigests = False,
+    oci: Oci = None,
     set_: Overrides = None,
     skip_unreadable: Skip = False,
     runs: RunsFolder = Path("runs"),
@@ -256,13 +258,13 @@ def export(
     from lockforge.cli import show
 
     settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
-    _check_out(out, key, unsigned=unsigned)
+    plan = check_out(out, oci, key, certificate, unsigned=unsigned)
     with terminal:
         roles = _gather(_places(source, None, target), settings, do, terminal)
         from lockforge import pipeline
 
         artifact = pipeline.export(settings, roles, pipeline.Models(model, reference), do)
-        folder, signer = _lay_out(artifact, do, out, key, unsigned=unsigned)
+        folder, signer = lay_out(artifact, do, plan, open_digests=open_digests)
     show.release(folder, signer, as_json=json)
 
 
@@ -449,27 +451,3 @@ def _gather(places: "Places", settings: "Recipe", do: "Runs", terminal: "Termina
     roles = gather(places, settings, do.files, tell=terminal.tell)
     terminal.roles(roles)
     return roles
-
-
-def _check_out(out: Path, key: Path | None, *, unsigned: bool) -> None:
-    """Refuse before the work what would be refused after it."""
-    if key and unsigned:
-        raise RecipeError("--key and --unsigned exclude each other", hint="drop one of them")
-    from lockforge.export.stage import check_place
-
-    check_place(out)
-    if key:
-        from lockforge.evidence.signing import load_private
-
-        load_private(key)
-
-
-def _lay_out(artifact: "Artifact", do: "Runs", out: Path, key: Path | None, *, unsigned: bool) -> tuple[Path, str]:
-    from lockforge.evidence.signing import fingerprint, load_private, own_key, sign_folder
-    from lockforge.export.stage import lay_out
-    from lockforge.pipeline import provenance
-
-    if unsigned:
-        return lay_out(artifact, do.files, out, provenance(do), None), ""
-    private = load_private(key) if key else own_key()
-    return lay_out(artifact, do.files, out, provenance(do), lambda folder: sign_folder(folder, private)), fingerprint(private.public_key())

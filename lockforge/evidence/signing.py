@@ -1,28 +1,30 @@
 """Signatures in the OpenSSF Model Signing v1.0 format, with `cryptography` alone.
 
 A signature file is a Sigstore bundle (JSON, v0.3, public-key material) around a DSSE envelope around an in-toto Statement v1, whose
-predicate lists every file with its SHA-256. Keys are elliptic curve keys (P-256 where we make one; P-384 and P-521 are read). The stock
-tool (`model_signing`) reads what we write and we read what it writes with a key; certificates and keyless signatures are not read here.
+predicate lists every file with its SHA-256. Keys are elliptic curve keys (P-256 where we make one; P-384 and P-521 are read), alone or
+with certificates (`certificates.py`). The stock tool (`model_signing`) reads what we write and we read what it writes with either; keyless
+(Sigstore) signatures are left to it.
 
 Sources: OpenSSF Model Signing v1.0; DSSE protocol v1.0.0 (github.com/secure-systems-lab/dsse); in-toto attestation Statement v1.
 Key material is never logged nor put into an error message.
 """
 
-import base64
-import binascii
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lockforge.errors import IntegrityError, RecipeError
+from lockforge.evidence.certificates import Certificates, check_chain, from_bundle, key_of, to_bundle
+from lockforge.evidence.dsse import STATEMENT_TYPE, at, envelope_of, known, opened, parsed, parsed_file, shown, table, to_be_signed
 from lockforge.evidence.manifest import (
     MANIFEST,
     SIGNATURE,
@@ -40,9 +42,8 @@ PrivateKey = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
 
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
+GIT_FILES = frozenset({".git", ".gitattributes", ".github", ".gitignore"})  # what the stock tool ignores by default
 _HASHES: Mapping[str, hashes.HashAlgorithm] = {"secp256r1": hashes.SHA256(), "secp384r1": hashes.SHA384(), "secp521r1": hashes.SHA512()}
 
 
@@ -56,13 +57,24 @@ def default_key_path() -> Path:
     return config / "lockforge" / "signing.pem"
 
 
-def own_key() -> PrivateKey:
-    """The user's own key, made on first use.
+def own_key(open_: Callable[[Path], PrivateKey] | None = None) -> PrivateKey:
+    """The user's own key, made on first use. Args: open_: how a key file is read, where it may need a passphrase.
 
     Raises: RecipeError: the file there is no key. ResourceError: the folder cannot be written to.
     """
     path = default_key_path()
-    return load_private(path) if path.exists() else new_key(path)
+    return (open_ or load_private)(path) if path.exists() else new_key(path)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a private key file needs a passphrase.
+
+    Raises: RecipeError: it cannot be read.
+    """
+    try:
+        return b"ENCRYPTED" in path.read_bytes()
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}", hint="give a private key file (PEM)") from error
 
 
 def new_key(path: Path, passphrase: bytes | None = None) -> PrivateKey:
@@ -73,15 +85,23 @@ def new_key(path: Path, passphrase: bytes | None = None) -> PrivateKey:
     key = ec.generate_private_key(ec.SECP256R1())
     locked = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked)
+    write_secret(path, private)
+    write_whole(path.with_name(path.name + ".pub"), public_pem(key.public_key()).encode())
+    return key
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """Write a file that only its owner can read.
+
+    Raises: RecipeError: something is there already. ResourceError: it cannot be written.
+    """
     if path.exists() or path.is_symlink():
         raise RecipeError(f"{path} is there already", hint="a key is never overwritten: give another name or move it away")
-    with writing("a signing key", path.parent):
+    with writing("a key", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as out:
-            out.write(private)
-    write_whole(path.with_name(path.name + ".pub"), public_pem(key.public_key()).encode())
-    return key
+            out.write(data)
 
 
 def load_private(path: Path, passphrase: bytes | None = None) -> PrivateKey:
@@ -137,25 +157,40 @@ def fingerprint(key: PublicKey) -> str:
 # Signing
 
 
-def sign_folder(folder: Path, key: PrivateKey) -> None:
+def sign_folder(folder: Path, key: PrivateKey, chain: Certificates = ()) -> None:
     """Sign everything in a folder: writes `manifest.json`, which names the signer, then `model.sig`, which covers it and all else.
 
+    Args: chain: certificates that say whose key it is, the key's own first; none signs with the bare key.
     Raises: IntegrityError: a link or a forbidden name in the folder. ResourceError: it cannot be written to.
     """
     (folder / SIGNATURE).unlink(missing_ok=True)
     write_manifest(folder, public_pem(key.public_key()))
     payload = json.dumps(_statement(hash_folder(folder)), sort_keys=True).encode()
-    signature = key.sign(_to_be_signed(payload), ec.ECDSA(_HASHES[key.curve.name]))
+    who = {"x509CertificateChain": to_bundle(chain)} if chain else {"publicKey": {"hint": _hint(key.public_key())}}
     bundle = {
         "mediaType": BUNDLE_TYPE,
-        "verificationMaterial": {"publicKey": {"hint": _hint(key.public_key())}, "tlogEntries": []},
-        "dsseEnvelope": {
-            "payload": base64.b64encode(payload).decode(),
-            "payloadType": PAYLOAD_TYPE,
-            "signatures": [{"sig": base64.b64encode(signature).decode(), "keyid": ""}],
-        },
+        "verificationMaterial": {**who, "tlogEntries": []},
+        "dsseEnvelope": signed_envelope(payload, key),
     }
-    write_whole(folder / SIGNATURE, (json.dumps(bundle) + "\n").encode())
+    write_whole(folder / SIGNATURE, json.dumps(bundle).encode())
+
+
+def signed_envelope(payload: bytes, key: PrivateKey) -> dict[str, Any]:
+    """A DSSE envelope around a payload, as a tree."""
+    return envelope_of(payload, key.sign(to_be_signed(payload), ec.ECDSA(_HASHES[key.curve.name])))
+
+
+def open_envelope(envelope: dict[str, Any], key: PublicKey, what: str) -> bytes:
+    """The payload of an envelope that this key signed.
+
+    Raises: IntegrityError: it did not, or there is something else in it.
+    """
+    payload, signature = opened(envelope, what)
+    try:
+        key.verify(signature, to_be_signed(payload), ec.ECDSA(_HASHES[key.curve.name]))
+    except InvalidSignature:
+        raise IntegrityError(f"{what} is no signature by the key {fingerprint(key)[:16]}...", hint="it was edited or forged") from None
+    return payload
 
 
 def _statement(files: Mapping[str, FileRef]) -> dict[str, Any]:
@@ -175,11 +210,6 @@ def _root(digests: list[str]) -> str:
     return hashlib.sha256(b"".join(bytes.fromhex(digest) for digest in digests)).hexdigest()
 
 
-def _to_be_signed(payload: bytes) -> bytes:
-    """DSSE's pre-authentication encoding: "DSSEv1", then type and payload, each after its length in bytes."""
-    return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
-
-
 def _hint(key: PublicKey) -> str:
     """SHA-256 of the key's PEM, by which the stock tool says which key a bundle needs."""
     return hashlib.sha256(public_pem(key).encode()).hexdigest()
@@ -190,34 +220,53 @@ def _hint(key: PublicKey) -> str:
 
 @dataclass(frozen=True)
 class Signer:
-    """Who signed: `established` only when the reader brought the key; else the key came with the release and proves no name."""
+    """Who signed: `established` only when the reader brought the key, or a certificate that leads to it; else the key came with the
+    release and proves no name. `name` is what the certificate says, where it was checked. `ignored` is what the signer asked to leave out.
+    """
 
-    fingerprint: str
+    key: PublicKey
     established: bool
+    name: str = ""
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """The key's."""
+        return fingerprint(self.key)
 
 
-def verify_folder(folder: Path, public: PublicKey | None = None, found: Mapping[str, FileRef] | None = None) -> Signer:
+def verify_folder(
+    folder: Path, public: PublicKey | None = None, found: Mapping[str, FileRef] | None = None, trusted: Sequence[x509.Certificate] = ()
+) -> Signer:
     """Check that a folder holds exactly what was signed.
 
     Args: public: the signer's key; without it the key that `manifest.json` names, which proves that nothing changed since signing but
-    not who signed. found: the folder's files where they have been hashed already.
+    not who signed. found: the folder's files where they have been hashed already. trusted: certificates that the signer's must lead to.
     Raises: IntegrityError: not signed, signed by another key, or not what was signed; every differing file is a fault.
     """
     found = hash_folder(folder) if found is None else found
-    key = public or _named_signer(folder)
-    payload, signature = _opened(read_limited(folder / SIGNATURE), key)
-    try:
-        key.verify(signature, _to_be_signed(payload), ec.ECDSA(_HASHES[key.curve.name]))
-    except InvalidSignature:
-        raise IntegrityError(f"{SIGNATURE} is no signature by the key {fingerprint(key)[:16]}...", hint="it was edited or forged") from None
-    promised = _promised(_parsed(payload, "the signed statement"))
+    bundle = parsed_file(read_limited(folder / SIGNATURE), SIGNATURE)
+    envelope, chain, hint = _read_bundle(bundle)
+    if trusted and not chain:
+        raise IntegrityError("it was signed with a bare key, without certificates", hint="give the signer's public key instead")
+    key = public or (key_of(chain) if trusted else named_signer(folder))
+    if (hint and hint != _hint(key)) or (chain and fingerprint(key_of(chain)) != fingerprint(key)):
+        raise IntegrityError(
+            f"it was signed with another key than {fingerprint(key)[:16]}...", hint="somebody else signed it, or it was signed again"
+        )
+    name = check_chain(chain, trusted) if trusted else ""
+    promised, ignored = _promised(parsed(open_envelope(envelope, key, SIGNATURE), "the signed statement"))
     differing = differences(promised, {name: ref for name, ref in found.items() if name != SIGNATURE})
     if differing:
         raise IntegrityError("the folder is not what was signed", faults=differing, hint="get the release again from its owner")
-    return Signer(fingerprint(key), established=public is not None)
+    return Signer(key, established=bool(public or trusted), name=name, ignored=ignored)
 
 
-def _named_signer(folder: Path) -> PublicKey:
+def named_signer(folder: Path) -> PublicKey:
+    """The key that `manifest.json` says the release is signed with: it proves no name.
+
+    Raises: IntegrityError: there is none.
+    """
     if not (folder / MANIFEST).exists():
         raise IntegrityError(f"the signature cannot be checked: there is no key and no {MANIFEST}", hint="give the signer's public key")
     pem = read_manifest(folder).signer
@@ -229,102 +278,75 @@ def _named_signer(folder: Path) -> PublicKey:
         raise IntegrityError(f"the signer that {MANIFEST} names {error}") from None
 
 
-def _opened(bundle: bytes, key: PublicKey) -> tuple[bytes, bytes]:
-    """The payload and the signature of a bundle made with a key. Nothing else may stand in it: no byte of the file is without meaning."""
-    tree = _known(_parsed(bundle, SIGNATURE), {"mediaType", "verificationMaterial", "dsseEnvelope"})
-    if _at(tree, "mediaType") != BUNDLE_TYPE:
-        raise IntegrityError(f"{SIGNATURE} is of another format: {_shown(tree['mediaType'])}", hint=f"wanted: {BUNDLE_TYPE}")
-    material = _table(tree, "verificationMaterial")
+def _read_bundle(tree: dict[str, Any]) -> tuple[dict[str, Any], Certificates, str]:
+    """Envelope, certificates and the key's hint. Nothing else may stand in a bundle: no byte of the file is without meaning."""
+    known(tree, {"mediaType", "verificationMaterial", "dsseEnvelope"}, SIGNATURE)
+    if at(tree, "mediaType", SIGNATURE) != BUNDLE_TYPE:
+        raise IntegrityError(f"{SIGNATURE} is of another format: {shown(tree['mediaType'])}", hint=f"wanted: {BUNDLE_TYPE}")
+    material = table(tree, "verificationMaterial", SIGNATURE)
+    envelope = table(tree, "dsseEnvelope", SIGNATURE)
+    if "x509CertificateChain" in material:
+        known(material, {"x509CertificateChain", "tlogEntries"}, SIGNATURE)
+        return envelope, from_bundle(material["x509CertificateChain"], SIGNATURE), ""
     if "publicKey" not in material:
-        hint = "certificates and keyless signatures are checked by the model_signing tool"
-        raise IntegrityError(f"{SIGNATURE} was not made with a key", hint=hint)
-    named = _known(_table(_known(material, {"publicKey", "tlogEntries"}), "publicKey"), {"hint", "rawBytes", "keyDetails"}).get("hint")
-    if named and named != _hint(key):
-        raise IntegrityError(
-            f"it was signed with another key than {fingerprint(key)[:16]}...", hint="somebody else signed it, or it was signed again"
-        )
-    envelope = _known(_table(tree, "dsseEnvelope"), {"payload", "payloadType", "signatures"})
-    if _at(envelope, "payloadType") != PAYLOAD_TYPE:
-        raise IntegrityError(f"{SIGNATURE} signs something else: {_shown(envelope['payloadType'])}")
-    signatures = _at(envelope, "signatures")
-    if not isinstance(signatures, list) or len(signatures) != 1 or not isinstance(signatures[0], dict):
-        raise IntegrityError(f"{SIGNATURE} must hold exactly one signature")
-    return _decoded(_at(envelope, "payload")), _decoded(_at(_known(signatures[0], {"sig", "keyid"}), "sig"))
+        hint = "keyless (Sigstore) signatures are checked by the stock tool: model_signing verify sigstore, with --identity"
+        raise IntegrityError(f"{SIGNATURE} was made with neither a key nor certificates", hint=hint)
+    known(material, {"publicKey", "tlogEntries"}, SIGNATURE)
+    named = known(table(material, "publicKey", SIGNATURE), {"hint", "rawBytes", "keyDetails"}, SIGNATURE)
+    return envelope, (), str(named.get("hint") or "")
 
 
-def _known(tree: dict[str, Any], keys: set[str]) -> dict[str, Any]:
-    if not tree.keys() <= keys:
-        raise IntegrityError(f"{SIGNATURE} holds something unknown: {_shown(sorted(tree.keys() - keys))}", hint="it was edited")
-    return tree
+def _promised(statement: dict[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Name -> SHA-256 of every signed file, and what the signer asked to ignore.
 
-
-def _promised(statement: dict[str, Any]) -> dict[str, str]:
-    """Name -> SHA-256 of every signed file.
-
-    Differs: the stock tool skips what the signer asked it to ignore; here only the signature file itself may go without a digest.
+    Differs: the stock tool skips what the signer asked it to ignore; here only the signature file itself may go without a digest, and a
+    list with more on it than the stock tool puts there of its own accord is refused.
     """
-    kinds = (_at(statement, "_type"), _at(statement, "predicateType"))
+    what = SIGNATURE
+    kinds = (at(statement, "_type", what), at(statement, "predicateType", what))
     if kinds != (STATEMENT_TYPE, PREDICATE_TYPE):
-        raise IntegrityError(f"the signed statement is of another kind: {_shown(kinds)}")
-    predicate = _table(statement, "predicate")
-    method = _table(predicate, "serialization").get("method")
-    if method != "files":
+        raise IntegrityError(f"the signed statement is of another kind: {shown(kinds)}")
+    predicate = table(statement, "predicate", what)
+    form = table(predicate, "serialization", what)
+    if form.get("method") != "files":
         raise IntegrityError(
-            f"files were signed in the form {_shown(method)}, which is not read here", hint="check it with the model_signing tool"
+            f"files were signed in the form {shown(form.get('method'))}, which is not read here",
+            hint="check it with the model_signing tool",
         )
-    resources = _at(predicate, "resources")
+    ignored = _ignored(form.get("ignore_paths", []))
+    resources = at(predicate, "resources", what)
     promised: dict[str, str] = {}
     for resource in resources if isinstance(resources, list) else [resources]:
         parts = resource if isinstance(resource, dict) else {}
         name, digest = parts.get("name"), parts.get("digest")
-        if not isinstance(name, str) or not _is_sha256(digest) or parts.get("algorithm") != "sha256" or name in promised:
-            raise IntegrityError(f"the signed list of files is malformed: {_shown(resource)}")
+        if not isinstance(name, str) or not is_sha256(digest) or parts.get("algorithm") != "sha256" or name in promised:
+            raise IntegrityError(f"the signed list of files is malformed: {shown(resource)}")
         check_name(name)
         promised[name] = str(digest)
-    subjects = _at(statement, "subject")
+    subjects = at(statement, "subject", what)
     subject = subjects[0] if isinstance(subjects, list) and len(subjects) == 1 and isinstance(subjects[0], dict) else {}
-    if _table(subject, "digest").get("sha256") != _root(list(promised.values())):
+    if table(subject, "digest", what).get("sha256") != _root(list(promised.values())):
         raise IntegrityError("the signed list of files does not give the digest that was signed")
-    return promised
+    return promised, ignored
 
 
-def _is_sha256(value: object) -> bool:
+def _ignored(listed: object) -> tuple[str, ...]:
+    """A signer's ignore list without the signature itself.
+
+    Raises: IntegrityError: more on it than the files of git, or no list of names.
+    """
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+        raise IntegrityError(f"the signer's ignore list is no list of names: {shown(listed)}")
+    ignored = tuple(sorted({name for name in listed if name != SIGNATURE}))
+    beyond = [name for name in ignored if name not in GIT_FILES]
+    if beyond:
+        raise IntegrityError(
+            f"the signer asks to ignore {', '.join(map(shown, beyond[:5]))}{' and more' if len(beyond) > 5 else ''}",
+            hint="whatever is ignored can be changed unseen: ask the owner to sign every file",
+        )
+    return ignored
+
+
+def is_sha256(value: object) -> bool:
+    """Whether something is a SHA-256 in hex."""
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
-
-
-def _parsed(data: bytes, what: str) -> dict[str, Any]:
-    try:
-        tree = json.loads(data)
-    except (ValueError, RecursionError):
-        raise IntegrityError(f"{what} is not JSON", hint="it was edited or cut short") from None
-    if not isinstance(tree, dict):
-        raise IntegrityError(f"{what} is not a table: {_shown(tree)}")
-    return tree
-
-
-def _at(tree: dict[str, Any], key: str) -> Any:
-    if key not in tree:
-        raise IntegrityError(f"{SIGNATURE} lacks {key!r}", hint="it was edited or cut short")
-    return tree[key]
-
-
-def _table(tree: dict[str, Any], key: str) -> dict[str, Any]:
-    value = _at(tree, key)
-    if not isinstance(value, dict):
-        raise IntegrityError(f"{key!r} in {SIGNATURE} is not a table: {_shown(value)}")
-    return value
-
-
-def _decoded(text: object) -> bytes:
-    try:
-        data = base64.b64decode(text if isinstance(text, str) else "?", validate=True)
-    except (ValueError, binascii.Error):
-        raise IntegrityError(f"{SIGNATURE} holds no base64 where it should: {_shown(text)}") from None
-    if base64.b64encode(data).decode() != text:
-        raise IntegrityError(f"{SIGNATURE} spells base64 in another way than it is written", hint="it was edited")
-    return data
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -33,7 +33,7 @@ def to_onnx(architecture: AnyArchitecture, tensors: dict[str, Tensor], recipe: E
     network = prune_dead(load(architecture, tensors)).eval()
     example = torch.zeros(2, *architecture.shape)
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 network,
                 (example,),
@@ -50,10 +50,22 @@ def to_onnx(architecture: AnyArchitecture, tensors: dict[str, Tensor], recipe: E
         raise OutcomeError(f"{architecture} cannot be written as ONNX: {told}", hint="set export.onnx: false") from error
     if program is None:
         raise OutcomeError("torch.onnx gave no program", hint="set export.onnx: false and report this network")
-    model = program.model_proto
+    return cleaned(program.model_proto.SerializeToString())
+
+
+def cleaned(data: bytes) -> bytes:
+    """An ONNX file without what its maker wrote about where it ran, checked by onnx's own checker, in one spelling."""
+    model = onnx.load_model_from_string(data)
     _forget(model)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def facts_of(data: bytes) -> dict[str, str]:
+    """What a runtime has to know to run an ONNX file: operator set and intermediate representation."""
+    model = onnx.load_model_from_string(data)
+    opset = next((one.version for one in model.opset_import if one.domain in {"", "ai.onnx"}), 0)
+    return {"ONNX opset": str(opset), "ONNX IR version": str(model.ir_version)}
 
 
 def parity_of(architecture: AnyArchitecture, tensors: dict[str, Tensor], data: bytes, recipe: ExportRecipe, seed: int) -> str:
@@ -101,7 +113,7 @@ def _forget_in(parts: Iterable[onnx.NodeProto | onnx.ValueInfoProto | onnx.Tenso
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporter warns about its own future, and logs."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -7,10 +7,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from lockforge.data.batches import load_pool
 from lockforge.errors import ResourceError
 from lockforge.evidence.curves import overall
 from lockforge.evidence.manifest import MANIFEST, write_manifest
 from lockforge.evidence.statistics import target_tests
+from lockforge.export.int8 import INT8, check_int8, measured, to_int8
 from lockforge.export.onnx import parity_of, to_onnx
 from lockforge.export.report import page
 from lockforge.export.weights import write_weights
@@ -47,17 +49,23 @@ def export_artifact(
 ) -> Artifact:
     """The files of a release. Nothing of the owner's data is in them but class names, counts, digests and channel means.
 
-    Raises: OutcomeError: the ONNX file answers otherwise than the weights.
+    Raises: OutcomeError: the ONNX file answers otherwise than the weights. ResourceError: int8 is asked for without onnxruntime.
     """
     release, source = subjects.release, roles.source
     content: dict[str, bytes] = {"model.safetensors": write_weights(release, source, recipe, work.files)}
-    parity = NOT_ASKED
+    parity, int8 = NOT_ASKED, None
+    if recipe.export.int8:
+        check_int8()
     if recipe.export.onnx:
         work.report(1, 4, "writing ONNX")
         tensors = work.files.get_tensors(release.weights)
         content["model.onnx"] = to_onnx(release.architecture, tensors, recipe.export)
         work.report(2, 4, "comparing ONNX with the weights")
         parity = parity_of(release.architecture, tensors, content["model.onnx"], recipe.export, recipe.seed)
+    if recipe.export.int8:
+        train, test = (load_pool(source, split, work.files) for split in ("train", "test"))
+        content[INT8] = to_int8(content["model.onnx"], train, recipe.seed)
+        int8 = measured(content[INT8], train, test)
     vectors = [work.files.get_arrays(embedding.vector)["fisher"] for embedding in embeddings]
     report = Report(
         recipe=recipe.model_dump(mode="json"),
@@ -70,6 +78,7 @@ def export_artifact(
         audits=audits,
         tests=target_tests(roles.target_names, audits),
         parity=parity,
+        int8=int8,
         verdict=overall([audit.verdict for audit in audits]),
     )
     work.report(3, 4, "writing the report")
@@ -102,7 +111,7 @@ def check_place(out: Path) -> None:
 def lay_out(artifact: Artifact, files: Files, out: Path, provenance: Provenance, sign: Callable[[Path], None] | None) -> Path:
     """Write the folder beside its place, sign it there, and rename it: what is at `out` is whole.
 
-    Args: sign: writes manifest and signature into the folder; None leaves it unsigned, with a manifest only.
+    Args: sign: finishes the folder, manifest and signature included (see `seal.sealing`); None leaves it as it is, with a manifest only.
     Raises: ResourceError: the disk refuses, or something else is there.
     """
     check_place(out)

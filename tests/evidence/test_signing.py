@@ -19,6 +19,7 @@ from lockforge.evidence.signing import (
     PrivateKey,
     default_key_path,
     fingerprint,
+    is_locked,
     load_private,
     load_public,
     new_key,
@@ -145,6 +146,12 @@ def ignore_last(statement: dict[str, Any]) -> None:
     set_root(statement)
 
 
+def leave_out_last(statement: dict[str, Any]) -> None:
+    """Take a file out of the list and say nothing."""
+    statement["predicate"]["resources"].pop()
+    set_root(statement)
+
+
 STATEMENTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "another statement type": (lambda s: s.update(_type="x"), "another kind"),
     "another predicate": (lambda s: s.update(predicateType="https://x/v9"), "another kind"),
@@ -157,7 +164,9 @@ STATEMENTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a file twice": (lambda s: s["predicate"]["resources"].append(copy.deepcopy(s["predicate"]["resources"][0])), "malformed"),
     "no list": (lambda s: s["predicate"].update(resources="all"), "malformed"),
     "no table": (lambda s: s.update(predicate=[1]), "not a table"),
-    "an ignored file": (ignore_last, "there but not listed"),
+    "an ignored file": (ignore_last, "the signer asks to ignore 'sub/data'"),
+    "a file left out": (leave_out_last, "sub/data is there but not listed"),
+    "an ignore list that is none": (lambda s: s["predicate"]["serialization"].update(ignore_paths="*"), "no list of names"),
 }  # fmt: skip
 
 
@@ -202,16 +211,35 @@ def test_another_spelling_of_the_same_signature_is_refused(release: Path, key: P
         verify_folder(release, key.public_key())
 
 
-def test_a_certificate_bundle_is_named_as_such(release: Path, key: PrivateKey) -> None:
-    """Certificates are for the stock tool, and the hint says so."""
-    bundle = json.loads((release / "model.sig").read_text())
-    bundle["verificationMaterial"] = {"x509CertificateChain": {"certificates": []}}
-    (release / "model.sig").write_text(json.dumps(bundle))
-    with pytest.raises(IntegrityError, match="not made with a key"):
+def test_the_stock_tools_own_ignore_list_is_shown_and_hides_nothing(release: Path, key: PrivateKey) -> None:
+    """Git's files may be on the list; they are named, and one that is there is still an unlisted file."""
+    resigned(release, key, lambda s: s["predicate"]["serialization"].update(ignore_paths=["model.sig", ".git", ".gitignore"]))
+    assert verify_folder(release, key.public_key()).ignored == (".git", ".gitignore")
+    (release / ".gitignore").write_text("*")
+    with pytest.raises(IntegrityError, match=r"\.gitignore is there but not listed"):
         verify_folder(release, key.public_key())
 
 
+def test_a_keyless_bundle_is_named_as_such(release: Path, key: PrivateKey) -> None:
+    """Keyless signatures are for the stock tool, and the hint says so."""
+    bundle = json.loads((release / "model.sig").read_text())
+    bundle["verificationMaterial"] = {"certificate": {"rawBytes": ""}, "tlogEntries": []}
+    (release / "model.sig").write_text(json.dumps(bundle))
+    with pytest.raises(IntegrityError, match="neither a key nor certificates") as caught:
+        verify_folder(release, key.public_key())
+    assert "model_signing verify sigstore" in str(caught.value)
+
+
 # Keys
+
+
+def test_a_locked_key_is_known_as_such(tmp_path: Path) -> None:
+    """So that a passphrase is asked for only where one is needed."""
+    new_key(tmp_path / "open")
+    new_key(tmp_path / "locked", b"open sesame")
+    assert (is_locked(tmp_path / "open"), is_locked(tmp_path / "locked")) == (False, True)
+    with pytest.raises(RecipeError, match="cannot be read"):
+        is_locked(tmp_path / "none")
 
 
 def test_a_new_key_is_private_and_comes_back(tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""A release as an OCI image layout (image-spec v1.1), so that registries and their tools can carry it. Media types: docs/export.md.
+
+One manifest: each file of the release is a layer under its own name, nothing is packed, and the configuration is the empty one. No time
+is in it: the same release gives the same bytes.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from lockforge.errors import ResourceError
+from lockforge.evidence.manifest import hash_folder
+from lockforge.records import FileRef, canonical_json
+from lockforge.runs import write_whole, writing
+
+ARTIFACT = "application/vnd.lockforge.release.v1"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+EMPTY = "application/vnd.oci.empty.v1+json"
+TITLE = "org.opencontainers.image.title"
+REFERENCE = "org.opencontainers.image.ref.name"
+KINDS: Mapping[str, str] = {
+    "model.safetensors": "application/vnd.lockforge.weights.v1+safetensors",
+    "model.onnx": "application/vnd.lockforge.model.v1+onnx",
+    "model.int8.onnx": "application/vnd.lockforge.model.v1+onnx",
+    "attestation.json": "application/vnd.dsse.envelope.v1+json",
+    "bom.json": "application/vnd.cyclonedx+json",
+    "model.sig": "application/vnd.dev.sigstore.bundle.v0.3+json",
+}
+SUFFIXES: Mapping[str, str] = {
+    ".json": "application/json", ".yaml": "application/yaml", ".html": "text/html", ".md": "text/markdown"
+}  # fmt: skip
+OTHER = "application/octet-stream"
+
+
+def check_layout_place(out: Path) -> None:
+    """Refuse a place where a layout cannot be laid out, before any work.
+
+    Raises: ResourceError: something else is there.
+    """
+    if out.is_symlink() or (out.exists() and not (out / "oci-layout").is_file() and not (out.is_dir() and not any(out.iterdir()))):
+        raise ResourceError(f"{out} exists and is no OCI layout", hint="give another --oci; only a layout is replaced")
+
+
+def write_layout(release: Path, out: Path) -> str:
+    """Write the layout of a release folder beside its place and rename it. Returns: the manifest's digest, as `sha256:...`.
+
+    Raises: ResourceError: the disk refuses, or something else is there. IntegrityError: a link or a forbidden name in the release.
+    """
+    check_layout_place(out)
+    files = hash_folder(release)
+    empty = _ref(b"{}")
+    manifest = canonical_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": ARTIFACT,
+            "config": _descriptor(EMPTY, empty),
+            "layers": [{**_descriptor(_kind(name), ref), "annotations": {TITLE: name}} for name, ref in files.items()],
+        }
+    ).encode()
+    entry = {**_descriptor(MANIFEST, _ref(manifest)), "artifactType": ARTIFACT, "annotations": {REFERENCE: "latest"}}
+    index = canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}).encode()
+    with writing("the OCI layout", out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+        try:
+            blobs = part / "blobs" / "sha256"
+            for data in (manifest, b"{}"):
+                write_whole(blobs / _ref(data).sha256, data)
+            for name, ref in files.items():
+                shutil.copyfile(release / name, blobs / ref.sha256)
+            write_whole(part / "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode())
+            write_whole(part / "index.json", index)
+            mask = os.umask(0)
+            os.umask(mask)
+            part.chmod(0o777 & ~mask)
+            old = part.with_suffix(".old")
+            if out.exists():
+                out.rename(old)
+            part.rename(out)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return f"sha256:{_ref(manifest).sha256}"
+
+
+def _descriptor(kind: str, ref: FileRef) -> dict[str, object]:
+    return {"mediaType": kind, "digest": f"sha256:{ref.sha256}", "size": ref.size}
+
+
+def _ref(data: bytes) -> FileRef:
+    return FileRef(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+
+
+def _kind(name: str) -> str:
+    return KINDS.get(name) or SUFFIXES.get(Path(name).suffix, OTHER)
