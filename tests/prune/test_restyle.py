@@ -222,6 +222,18 @@ def test_a_zoom_changes_the_size_of_a_box(zoom, least: float, most: float) -> No
     assert ((areas > 1) == (zoom == "closer")).all()
 
 
+@pytest.mark.parametrize("kind", ["mixed", "recoloured"])
+def test_kinds_of_other_looks_are_deformed_too(kind: Kind) -> None:
+    """A box in the middle has another size in nearly all pictures, larger in some and smaller in others."""
+    picture = torch.zeros(200, 1, 32, 32)
+    picture[:, :, 10:22, 10:22] = 1
+    made = STYLES[kind](picture, seeded())
+    areas = ((made - made[:, :, :1, :1]).abs() > 0.2).sum((1, 2, 3)) / 144
+    assert ((areas > 0.9) & (areas < 1.1)).float().mean() < 0.1
+    assert (areas > 1.3).float().mean() > 0.3
+    assert (areas < 0.8).float().mean() > 0.3
+
+
 def test_a_convolution_of_a_dot_is_a_kernel_of_each_size() -> None:
     """Around a white dot only pixels within 1, 2 or 3 of it change, and each of the three widths occurs."""
     dot = torch.zeros(60, 1, 15, 15)
@@ -259,10 +271,10 @@ def test_textures_are_rougher_and_smoother() -> None:
 
 
 def test_what_is_near_is_inverted_or_turned_into_its_opposite() -> None:
-    """Three cases by hand: far stays; near and away from grey is inverted; grey, whose negative is near, becomes black or white."""
-    source = torch.stack([torch.full((1, 2, 2), level) for level in (0.1, 0.1, 0.5)])
-    made = apart(torch.stack([torch.full((1, 2, 2), level) for level in (0.9, 0.12, 0.5)]), source, torch.tensor([0.2]))
-    assert torch.allclose(made[:, 0, 0, 0], torch.tensor([0.9, 0.88, 0.0]))
+    """Four cases by hand: far stays; near and away from grey is inverted; grey, whose negative is near, becomes black or white."""
+    source = torch.stack([torch.full((1, 2, 2), level) for level in (0.1, 0.1, 0.52, 0.48)])
+    made = apart(torch.stack([torch.full((1, 2, 2), level) for level in (0.9, 0.12, 0.5, 0.5)]), source, torch.tensor([0.2]))
+    assert torch.allclose(made[:, 0, 0, 0], torch.tensor([0.9, 0.88, 0.0, 1.0]))
 
 
 def test_stretching_reaches_both_ends() -> None:
