@@ -212,6 +212,17 @@ def test_a_mixed_picture_holds_two() -> None:
     assert ((levels[blended] >= 0.3 - 1e-6) & (levels[blended] <= 0.7 + 1e-6)).all()
 
 
+def test_the_kind_mixed_holds_pictures_of_two_classes() -> None:
+    """Of a black and a white class blends and cuts are made, two thirds of the set; alone, no picture has a grey pixel or two colours."""
+    images = torch.zeros(120, 1, 8, 8, dtype=torch.uint8)
+    images[1::2] = 255
+    pool = Pool(images, torch.arange(120) % 2, torch.tensor([0.5]), torch.tensor([0.3]), 2)
+    flat = restyled(pool, seeded(), kinds=("mixed",)).images.flatten(1)
+    both = (flat.amin(1) != flat.amax(1)) | ((flat > 0) & (flat < 255)).any(1)
+    assert 0.5 < both.float().mean() < 0.8
+    assert (restyled(pool, seeded(), kinds=("closer",)).images.flatten(1).amin(1) % 255 == 0).all()
+
+
 @pytest.mark.parametrize(("zoom", "least", "most"), [("closer", 1.5, 4.0), ("farther", 0.25, 0.75)])
 def test_a_zoom_changes_the_size_of_a_box(zoom, least: float, most: float) -> None:  # type: ignore[no-untyped-def]  # a Literal
     """The area of a white box in the middle grows by e^.5 to e^1.2, or shrinks as much, whatever turns and bends it."""
