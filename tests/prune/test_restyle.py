@@ -212,6 +212,17 @@ def test_a_mixed_picture_holds_two() -> None:
     assert ((levels[blended] >= 0.3 - 1e-6) & (levels[blended] <= 0.7 + 1e-6)).all()
 
 
+def test_the_kind_mixed_holds_pictures_of_two_classes() -> None:
+    """Of a black and a white class blends and cuts are made, two thirds of the set; alone, no picture has a grey pixel or two colours."""
+    images = torch.zeros(120, 1, 8, 8, dtype=torch.uint8)
+    images[1::2] = 255
+    pool = Pool(images, torch.arange(120) % 2, torch.tensor([0.5]), torch.tensor([0.3]), 2)
+    flat = restyled(pool, seeded(), kinds=("mixed",)).images.flatten(1)
+    both = (flat.amin(1) != flat.amax(1)) | ((flat > 0) & (flat < 255)).any(1)
+    assert 0.5 < both.float().mean() < 0.8
+    assert (restyled(pool, seeded(), kinds=("closer",)).images.flatten(1).amin(1) % 255 == 0).all()
+
+
 @pytest.mark.parametrize(("zoom", "least", "most"), [("closer", 1.5, 4.0), ("farther", 0.25, 0.75)])
 def test_a_zoom_changes_the_size_of_a_box(zoom, least: float, most: float) -> None:  # type: ignore[no-untyped-def]  # a Literal
     """The area of a white box in the middle grows by e^.5 to e^1.2, or shrinks as much, whatever turns and bends it."""
@@ -220,6 +231,18 @@ def test_a_zoom_changes_the_size_of_a_box(zoom, least: float, most: float) -> No
     areas = deformed(picture, seeded(), zoom=zoom).sum((1, 2, 3)) / 144
     assert least < areas.median() < most
     assert ((areas > 1) == (zoom == "closer")).all()
+
+
+@pytest.mark.parametrize("kind", ["mixed", "recoloured"])
+def test_kinds_of_other_looks_are_deformed_too(kind: Kind) -> None:
+    """A box in the middle has another size in nearly all pictures, larger in some and smaller in others."""
+    picture = torch.zeros(200, 1, 32, 32)
+    picture[:, :, 10:22, 10:22] = 1
+    made = STYLES[kind](picture, seeded())
+    areas = ((made - made[:, :, :1, :1]).abs() > 0.2).sum((1, 2, 3)) / 144
+    assert ((areas > 0.9) & (areas < 1.1)).float().mean() < 0.1
+    assert (areas > 1.3).float().mean() > 0.3
+    assert (areas < 0.8).float().mean() > 0.3
 
 
 def test_a_convolution_of_a_dot_is_a_kernel_of_each_size() -> None:
@@ -259,10 +282,10 @@ def test_textures_are_rougher_and_smoother() -> None:
 
 
 def test_what_is_near_is_inverted_or_turned_into_its_opposite() -> None:
-    """Three cases by hand: far stays; near and away from grey is inverted; grey, whose negative is near, becomes black or white."""
-    source = torch.stack([torch.full((1, 2, 2), level) for level in (0.1, 0.1, 0.5)])
-    made = apart(torch.stack([torch.full((1, 2, 2), level) for level in (0.9, 0.12, 0.5)]), source, torch.tensor([0.2]))
-    assert torch.allclose(made[:, 0, 0, 0], torch.tensor([0.9, 0.88, 0.0]))
+    """Four cases by hand: far stays; near and away from grey is inverted; grey, whose negative is near, becomes black or white."""
+    source = torch.stack([torch.full((1, 2, 2), level) for level in (0.1, 0.1, 0.52, 0.48)])
+    made = apart(torch.stack([torch.full((1, 2, 2), level) for level in (0.9, 0.12, 0.5, 0.5)]), source, torch.tensor([0.2]))
+    assert torch.allclose(made[:, 0, 0, 0], torch.tensor([0.9, 0.88, 0.0, 1.0]))
 
 
 def test_stretching_reaches_both_ends() -> None:
