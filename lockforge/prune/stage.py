@@ -21,7 +21,7 @@ from lockforge.errors import DataError, OutcomeError, RecipeError
 from lockforge.prune.admm import dual_step, keep_largest, soft_threshold
 from lockforge.prune.masks import check_masks, kept_counts, layers_of, masks_of, prunable, sparsity_of
 from lockforge.prune.objective import Objective, new_stranger
-from lockforge.prune.restyle import restyled
+from lockforge.prune.restyle import SETS, restyled
 from lockforge.randomness import torch_generator
 from lockforge.recipe import FitRecipe, PruneRecipe
 from lockforge.records import Checkpoint, ImageSet, PrunedModel, PruneRound, Pruning, Smaller, is_black_box
@@ -138,8 +138,9 @@ class _Lock:
         if self.recipe.method == "ntp":
             self.stand_in = "given" if self.auxiliary else "generated"
 
+            draw = torch_generator(work.seed, "prune", "restyle")
             self.pools = [self._stranger(images) for images in self.auxiliary] or [
-                restyled(self.train, torch_generator(work.seed, "prune", "restyle"))
+                restyled(self.train, draw, kinds=kinds) for kinds in SETS
             ]
 
     def _stranger(self, images: ImageSet) -> Pool:
