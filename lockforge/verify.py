@@ -3,6 +3,7 @@
 Each check is made with what the checks before it left trustworthy: nothing is run from a release whose bytes are not what they were.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -42,11 +43,30 @@ BOUNDS = {
 
 
 @dataclass(frozen=True)
-class _Release:
-    """A release folder as it lies there, each file hashed once."""
+class Release:
+    """A release folder as it lies there, each file hashed once. `report_name`: the file that holds the report."""
 
     folder: Path
     found: Mapping[str, FileRef]
+    report_name: str = "report.json"
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a small file that was hashed, the same that were hashed.
+
+        Raises: IntegrityError: missing, far too large, or changed since.
+        """
+        data = read_limited(self.folder / name)
+        if name not in self.found or hashlib.sha256(data).hexdigest() != self.found[name].sha256:
+            raise IntegrityError(f"{name} is missing" if name not in self.found else f"{name} changed while it was read")
+        return data
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The list of files, and who is said to have signed them.
+
+        Raises: IntegrityError: missing or malformed.
+        """
+        return read_manifest(self.folder)
 
     @cached_property
     def report(self) -> Report:
@@ -54,7 +74,7 @@ class _Release:
 
         Raises: IntegrityError: missing or malformed.
         """
-        return Report.from_json(read_limited(self.folder / "report.json"))
+        return Report.from_json(self.read(self.report_name))
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -90,6 +110,11 @@ def verify_release(folder: Path, public_key: Path | None = None, *, parity: bool
     Returns: one check each for manifest, signature, report, figures, weights and parity, `value` saying in one line what was found.
     Raises: RecipeError: no such folder, or the key file is no key.
     """
+    return examine(folder, public_key, parity=parity)[0]
+
+
+def examine(folder: Path, public_key: Path | None = None, *, parity: bool = True) -> tuple[Verdict, Release | None]:
+    """`verify_release`, and the release as it was read, for whoever has more to ask; None where its files cannot be listed."""
     public = load_public(public_key) if public_key else None
     checks: list[Check] = []
 
@@ -103,20 +128,20 @@ def verify_release(folder: Path, public_key: Path | None = None, *, parity: bool
         checks.append(Check(name=name, value=value, bound=BOUNDS[name], passed=passed))
 
     try:
-        release = _Release(folder, hash_folder(folder))
+        release = Release(folder, hash_folder(folder))
     except IntegrityError as error:
-        return Verdict(checks=(Check(name="manifest", value=error.message, bound=BOUNDS["manifest"], passed=False),))
+        return Verdict(checks=(Check(name="manifest", value=error.message, bound=BOUNDS["manifest"], passed=False),)), None
     check("manifest", lambda: _manifest(release))
     check("signature", lambda: _signature(release, public))
     check("report", lambda: _report(release))
     check("figures", lambda: _figures(release), "report")
     check("weights", lambda: _weights(release), "report")
     check("parity", lambda: _parity(release, wanted=parity), "manifest", "signature", "report", "weights")
-    return Verdict(checks=tuple(checks))
+    return Verdict(checks=tuple(checks)), release
 
 
-def _manifest(release: _Release) -> str:
-    manifest: Manifest = read_manifest(release.folder)
+def _manifest(release: Release) -> str:
+    manifest = release.manifest
     faults = [
         *check_manifest(manifest, release.found),
         *(f"{name} is not listed" for name in Artifact.required if name not in manifest.files),
@@ -127,8 +152,8 @@ def _manifest(release: _Release) -> str:
     return f"{len(manifest.files)} files as listed, {size / 2**20:.1f} MiB"
 
 
-def _signature(release: _Release, public: PublicKey | None) -> str:
-    if public is None and SIGNATURE not in release.found and read_manifest(release.folder).signer is None:
+def _signature(release: Release, public: PublicKey | None) -> str:
+    if public is None and SIGNATURE not in release.found and release.manifest.signer is None:
         return "NOT SIGNED: anyone may have made this release"
     signer = verify_folder(release.folder, public, release.found)
     if signer.established:
@@ -136,7 +161,7 @@ def _signature(release: _Release, public: PublicKey | None) -> str:
     return f"signer not established: {signer.fingerprint}"
 
 
-def _report(release: _Release) -> str:
+def _report(release: Release) -> str:
     """The report can be read, is about its own roles, and holds the recipe that lies beside it."""
     report, recipe = release.report, release.recipe
     if "recipe.yaml" in release.found:
@@ -151,10 +176,16 @@ def _report(release: _Release) -> str:
     targets = [images.digest for images in report.roles.targets]
     if [audit.target for audit in report.audits] != targets:
         raise IntegrityError(f"the report has {len(report.audits)} audits, which are not of its {len(targets)} targets in order")
+    for name, audit in zip(report.roles.target_names, report.audits, strict=True):
+        said, found = ((one.suite, len(seeds)) for one, seeds in ((recipe.audit, range(recipe.audit.seeds)), (audit, audit.seeds)))
+        if said != found:
+            raise IntegrityError(
+                f"{name}: audited by suite {found[0]} with {found[1]} seeds, where the recipe says {said[0]} with {said[1]}"
+            )
     return f"{len(report.audits)} audited target(s), suite {recipe.audit.suite}"
 
 
-def _same_source(release: _Release) -> None:
+def _same_source(release: Release) -> None:
     """labels.json and preprocessing.json say what the report says of the source."""
     source = release.report.roles.source
     told = {"labels.json": list(source.classes), "preprocessing.json": {"mean": list(source.mean), "std": list(source.std)}}
@@ -171,7 +202,7 @@ def _same_source(release: _Release) -> None:
             raise IntegrityError(f"{name} says something else of the source than the report")
 
 
-def _figures(release: _Release) -> str:
+def _figures(release: Release) -> str:
     report = release.report
     faults: list[str] = []
     for name, audit in zip(report.roles.target_names, report.audits, strict=True):
@@ -198,10 +229,8 @@ def _rank_gaps(report: Report, weight: float) -> list[str]:
     ]
 
 
-def _weights(release: _Release) -> str:
+def _weights(release: Release) -> str:
     """The tensors of model.safetensors, written without metadata, have the digest that the report names."""
-    import hashlib
-
     from safetensors.numpy import save
 
     wanted = release.report.subjects.release.weights
@@ -211,7 +240,7 @@ def _weights(release: _Release) -> str:
     return f"{len(release.tensors)} tensors, the ones that were audited"
 
 
-def _parity(release: _Release, *, wanted: bool) -> str:
+def _parity(release: Release, *, wanted: bool) -> str:
     """Ask both networks the same seeded questions, all at once and one alone: the batch axis must be free."""
     if not release.recipe.export.onnx:
         return "not checked: the recipe asks for no ONNX"

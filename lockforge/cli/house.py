@@ -1,10 +1,11 @@
-"""The commands around the work: verify, report, init, runs, doctor."""
+"""The commands around the work: verify, gate, report, init, runs, doctor."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lockforge.cli.gate import gate
 from lockforge.errors import DataError, RecipeError, ResourceError
 
 runs_app = typer.Typer(help="The runs folder: what is finished, what was interrupted.", no_args_is_help=True, rich_markup_mode=None)
@@ -16,6 +17,7 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command()(data)
     app.command()(verify)
+    app.command()(gate)
     app.command()(report)
     app.add_typer(runs_app, name="runs")
     app.command()(init)
