@@ -56,14 +56,18 @@ def _answer(look: Callable[[], Finding]) -> Finding:
         return ": ".join((error.message, *error.faults[:1])), False
 
 
+def printable(text: str) -> str:
+    r"""A text on one line, without anything unprintable: the names in a release could otherwise be commands to whoever reads a log.
+
+    >>> printable("x\n::set-env")
+    'x�::set-env'
+    """
+    shown = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
+    return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 3] + "..."
+
+
 def _plain(check: Check) -> Check:
-    """A check whose every word is on one line and printable: the names in a release could otherwise be commands to whoever reads a log."""
-
-    def plain(text: str) -> str:
-        shown = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
-        return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 3] + "..."
-
-    return check.model_copy(update={"name": plain(check.name), "value": plain(check.value), "bound": plain(check.bound)})
+    return check.model_copy(update={name: printable(getattr(check, name)) for name in ("name", "value", "bound")})
 
 
 Question = tuple[str, str, Callable[[], Finding]]

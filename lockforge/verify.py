@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from lockforge.errors import DataError, IntegrityError, RecipeError
+from lockforge.evidence.curve_tables import figures_of, read_table
 from lockforge.evidence.curves import overall
 from lockforge.evidence.faults import checkpoint_faults, faults_of, first_of, start_faults, unlike
-from lockforge.evidence.manifest import SIGNATURE, Manifest, check_manifest, hash_folder, read_limited, read_manifest
+from lockforge.evidence.manifest import SIGNATURE, Manifest, check_manifest, hash_file, hash_folder, read_limited, read_manifest
 from lockforge.evidence.signing import PublicKey, load_public, verify_folder
 from lockforge.evidence.statistics import target_tests
 from lockforge.recipe import Recipe, read_recipe
@@ -36,6 +37,9 @@ BOUNDS = {
     "manifest": "every file as listed, none else",
     "signature": "signed by the given key",
     "report": "a whole report with its own recipe",
+    "table": "the columns of a table of curves, a number in each place",
+    "points": "possible points on one grid, chosen by validation",
+    "areas": "at most ln(x_max / x_min), and what the points give",
     "figures": "all follow from the raw points",
     "weights": "the tensors the report names",
     "parity": "ONNX answers like the weights",
@@ -111,6 +115,46 @@ def verify_release(folder: Path, public_key: Path | None = None, *, parity: bool
     Raises: RecipeError: no such folder, or the key file is no key.
     """
     return examine(folder, public_key, parity=parity)[0]
+
+
+def verify_report(path: Path) -> Verdict:
+    """Check a bare report: that it is whole and that every figure follows from its points. Nobody signed it, and no bytes are bound to it.
+
+    Returns: one check each for report and figures.
+    Raises: RecipeError: there is no such file.
+    """
+    release = Release(path.parent, {path.name: _hashed(path)}, path.name)
+    checks: list[Check] = []
+    for name, look in (("report", _report), ("figures", _figures)):
+        try:
+            value, passed = (look(release), True) if not checks or checks[0].passed else ("not checked, since the report failed", False)
+        except IntegrityError as error:
+            value, passed = ": ".join(filter(None, (error.message, first_of(error.faults)))), False
+        checks.append(Check(name=name, value=value, bound=BOUNDS[name], passed=passed))
+    return Verdict(checks=tuple(checks))
+
+
+def verify_curves(path: Path) -> tuple[Verdict, dict[str, Any]]:
+    """Check a table of anybody's curves (CSV, see `evidence.curve_tables`), and work out what follows from it.
+
+    Returns: one check each for table, points and areas; and the figures, none where a check failed.
+    Raises: RecipeError: there is no such file.
+    """
+    _hashed(path)
+    table = read_table(path)
+    lines = {"table": table.unreadable, "points": table.impossible, "areas": table.unlike}
+    checks = [
+        Check(name=name, value=first_of(faults) if faults else f"{len(table.points)} points", bound=BOUNDS[name], passed=not faults)
+        for name, faults in lines.items()
+    ]
+    return Verdict(checks=tuple(checks)), {} if any(lines.values()) else figures_of(table.points)
+
+
+def _hashed(path: Path) -> FileRef:
+    try:
+        return hash_file(path)
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}", hint="give a release folder, a report.json or a .csv") from error
 
 
 def examine(folder: Path, public_key: Path | None = None, *, parity: bool = True) -> tuple[Verdict, Release | None]:
