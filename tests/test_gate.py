@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from lockforge.cli import ci_files
+from lockforge.cli import app, ci_files
 from lockforge.errors import LockForgeError, RecipeError
 from lockforge.evidence.parity import compare
 from lockforge.evidence.signing import fingerprint, load_private, load_public, new_key, sign_folder
@@ -373,6 +374,22 @@ def test_the_words_of_a_release_are_printable_and_on_one_line(small: Path, tmp_p
     found = gate_release(folder, STRICT, small / "key.pub", now=NOW)
     assert all((check.name + check.value + check.bound).isprintable() for check in found.checks)
     ET.fromstring(ci_files.junit(found, "named"))  # noqa: S314  our own
+
+
+def test_the_command_writes_its_files_whatever_the_verdict_and_appends_its_summary(release: Path, small: Path, tmp_path: Path) -> None:
+    """Into folders that are not there yet; twice gives two summaries; the answer as JSON is the verdict."""
+    (tmp_path / "policy.yaml").write_text("attestation: required\n")
+    words = ["gate", str(release), "--policy", str(tmp_path / "policy.yaml"), "--key", str(small / "key.pub"), "--json"]
+    files = {name: tmp_path / "out" / name for name in ("junit", "sarif", "summary")}
+    for _ in range(2):
+        done = CliRunner().invoke(app, words + [word for name, path in files.items() for word in (f"--{name}", str(path))])
+        assert done.exit_code == 1, done.output
+    answer = json.loads(done.stdout)
+    assert [check["name"] for check in answer["checks"] if not check["passed"]] == ["attestation"]
+    assert not answer["passed"]
+    assert ET.fromstring(files["junit"].read_text()).attrib["failures"] == "1"  # noqa: S314  our own
+    assert [result["ruleId"] for result in json.loads(files["sarif"].read_text())["runs"][0]["results"]] == ["attestation"]
+    assert files["summary"].read_text().count("does not pass the gate") == 2
 
 
 def test_parity_is_said_in_the_words_that_the_gate_looks_for() -> None:

@@ -1,9 +1,12 @@
 """The command that CI runs: a release and a policy in, an exit code and the files of other tools out."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from lockforge.records import Verdict
 
 Sarif = Annotated[Path | None, typer.Option("--sarif", metavar="FILE", help="Write what failed as SARIF 2.1.0, for code scanning.")]
 
@@ -20,20 +23,34 @@ def gate(
     json: Annotated[bool, typer.Option("--json", help="The answer as JSON on standard output.")] = False,
 ) -> None:
     """Hold a release against a policy: exit 0 when every check passes, 1 with a table of those that do not."""
-    from importlib.metadata import version
-
-    from lockforge.cli import ci_files, show
     from lockforge.gate import gate_release
     from lockforge.policy import read_policy
-    from lockforge.runs import write_whole, writing
 
     verdict = gate_release(release, read_policy(policy), key)
-    if junit:
-        write_whole(junit, ci_files.junit(verdict, release.name).encode())
-    if sarif:
-        write_whole(sarif, ci_files.sarif(verdict, policy, version("lockforge")).encode())
-    if summary:
-        with writing("the summary", summary.parent), summary.open("a", encoding="utf-8") as out:
-            out.write(ci_files.summary(verdict, release.name))
-    show.gate(verdict, as_json=json)
+    if junit or sarif or summary:
+        _write(verdict, release.name, junit, (sarif, policy), summary)
+    if verdict.passed and not json:
+        typer.echo(f"passed: {len(verdict.checks)} checks")
+    else:
+        from lockforge.cli import show  # takes as long to import as all the rest
+
+        show.gate(verdict, as_json=json)
     raise typer.Exit(0 if verdict.passed else 1)
+
+
+def _write(verdict: "Verdict", name: str, junit: Path | None, sarif: tuple[Path | None, Path], summary: Path | None) -> None:
+    """The files of other tools; `sarif` is where it goes, and the policy that it points at."""
+    from importlib.metadata import version
+
+    from lockforge.cli import ci_files
+    from lockforge.runs import write_whole, writing
+
+    if junit:
+        write_whole(junit, ci_files.junit(verdict, name).encode())
+    if sarif[0]:
+        write_whole(sarif[0], ci_files.sarif(verdict, sarif[1], version("lockforge")).encode())
+    if summary:
+        with writing("the summary", summary.parent):
+            summary.parent.mkdir(parents=True, exist_ok=True)
+            with summary.open("a", encoding="utf-8") as out:
+                out.write(ci_files.summary(verdict, name))

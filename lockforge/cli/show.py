@@ -332,20 +332,19 @@ def _audit(console: Console, name: str, audit: "TransferAudit") -> None:
 
 
 def gate(verdict: "Verdict", *, as_json: bool) -> None:
-    """What failed, with the bound; one line where nothing did. A release's words are shown as they are, never as markup."""
+    """What failed, with the bound. A release's words are shown as they are, never as markup."""
     if as_json:
         answer({"passed": verdict.passed, "checks": [check.model_dump() for check in verdict.checks]})
         return
     failed = [check for check in verdict.checks if not check.passed]
     console = console_of(120)
-    if failed:
-        table = table_of("failed", "found", "wanted")
-        for column in table.columns:
-            column.justify = "left"
-        for check in failed:
-            table.add_row(*(Text(text) for text in (check.name, check.value, check.bound)))
-        console.print(table)
-    console.print(f"{'passed' if verdict.passed else 'NOT PASSED'}: {len(failed)} of {len(verdict.checks)} checks failed")
+    table = table_of("failed", "found", "wanted")
+    for column in table.columns:
+        column.justify = "left"
+    for check in failed:
+        table.add_row(*(Text(text) for text in (check.name, check.value, check.bound)))
+    console.print(table)
+    console.print(f"NOT PASSED: {len(failed)} of {len(verdict.checks)} checks failed")
 
 
 def release(folder: Path, signer: str, *, as_json: bool) -> None:
