@@ -93,7 +93,7 @@ class _Gate:
         policy = self.policy
         yield "signer", _some(self.allowed) or "--key, or signers in the policy", self.signer
         if policy.attestation == "required":
-            yield "attestation", "there", self.attestation
+            yield "attested", f"{ATTESTATION} is there", self.attestation
         if policy.max_age_days is not None:
             yield "age", f"<= {policy.max_age_days:g} days", self.age
         if policy.recipes:

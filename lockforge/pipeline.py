@@ -163,9 +163,9 @@ def rerun(release: Path, report: Report, places: Places, drawn: tuple[int, int],
     """
     recipe = Recipe.model_validate(report.recipe)
     roles = gather(places, recipe, do.files)
-    known = {audit.target: (name, audit) for name, audit in zip(report.roles.target_names, report.audits, strict=True)}
-    foreign = [name for name, images in zip(roles.target_names, roles.targets, strict=True) if images.digest not in known]
-    if roles.source.digest != report.roles.source.digest:
+    at = [_place_among(report.roles.targets, images) for images in roles.targets]
+    foreign = [name for name, place in zip(roles.target_names, at, strict=True) if place is None]
+    if _place_among((report.roles.source,), roles.source) is None:
         foreign.insert(0, roles.names[0])
     if foreign or not roles.targets:
         raise DataError(
@@ -175,13 +175,19 @@ def rerun(release: Path, report: Report, places: Places, drawn: tuple[int, int],
     _, tensors, _ = read_model(release)
     if do.files.put_tensors(tensors) != report.subjects.release.weights:
         raise IntegrityError("the weights are not the ones that the report is about")
-    names, audits = zip(*(known[images.digest] for images in roles.targets), strict=True)
+    names = [report.roles.target_names[place] for place in at if place is not None]
+    audits = [report.audits[place] for place in at if place is not None]
     wanted = draw_places(audits, *drawn)
     again = [
         do(refit_places, audit, report.subjects, roles.source, images, recipe.audit, tuple(tuple(one) for one in chosen)).points
         for audit, images, chosen in zip(audits, roles.targets, wanted, strict=True)
     ]
     return compare_refits(names, audits, again, exact=exact)
+
+
+def _place_among(said: Sequence[ImageSet], images: ImageSet) -> int | None:
+    """Which of a report's data sets these pictures are; None where they are none of them."""
+    return next((at for at, one in enumerate(said) if one == images), None)
 
 
 def same_kind(release: Path, device: str) -> bool:

@@ -152,7 +152,7 @@ WEAK: dict[str, dict[str, object]] = {
     "source accuracy": {"source_accuracy_at_least": 0.91},
     "age": {"max_age_days": 1.9},
     "recipe": {"recipes": ("digits",)},
-    "attestation": {"attestation": "required"},
+    "attested": {"attestation": "required"},
     "baseline": {"baseline": "no-such-folder"},
 }
 
@@ -385,10 +385,10 @@ def test_the_command_writes_its_files_whatever_the_verdict_and_appends_its_summa
         done = CliRunner().invoke(app, words + [word for name, path in files.items() for word in (f"--{name}", str(path))])
         assert done.exit_code == 1, done.output
     answer = json.loads(done.stdout)
-    assert [check["name"] for check in answer["checks"] if not check["passed"]] == ["attestation"]
+    assert [check["name"] for check in answer["checks"] if not check["passed"]] == ["attested"]
     assert not answer["passed"]
     assert ET.fromstring(files["junit"].read_text()).attrib["failures"] == "1"  # noqa: S314  our own
-    assert [result["ruleId"] for result in json.loads(files["sarif"].read_text())["runs"][0]["results"]] == ["attestation"]
+    assert [result["ruleId"] for result in json.loads(files["sarif"].read_text())["runs"][0]["results"]] == ["attested"]
     assert files["summary"].read_text().count("does not pass the gate") == 2
 
 
