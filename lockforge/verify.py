@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from lockforge.errors import DataError, IntegrityError, RecipeError
-from lockforge.evidence.curve_tables import figures_of, read_table
 from lockforge.evidence.curves import overall
 from lockforge.evidence.faults import checkpoint_faults, faults_of, first_of, start_faults, unlike
 from lockforge.evidence.manifest import SIGNATURE, Manifest, check_manifest, hash_file, hash_folder, read_limited, read_manifest
@@ -140,6 +139,8 @@ def verify_curves(path: Path) -> tuple[Verdict, dict[str, Any]]:
     Returns: one check each for table, points and areas; and the figures, none where a check failed.
     Raises: RecipeError: there is no such file.
     """
+    from lockforge.evidence.curve_tables import figures_of, read_table
+
     _hashed(path)
     table = read_table(path)
     lines = {"table": table.unreadable, "points": table.impossible, "areas": table.unlike}
