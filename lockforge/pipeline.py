@@ -179,7 +179,7 @@ def rerun(release: Path, report: Report, places: Places, drawn: tuple[int, int],
     audits = [report.audits[place] for place in at if place is not None]
     wanted = draw_places(audits, *drawn)
     again = [
-        do(refit_places, audit, report.subjects, roles.source, images, recipe.audit, tuple(tuple(one) for one in chosen)).points
+        do(refit_places, audit, report.subjects, roles.source, images, recipe.audit, tuple(tuple(one) for one in chosen), exact).points
         for audit, images, chosen in zip(audits, roles.targets, wanted, strict=True)
     ]
     return compare_refits(names, audits, again, exact=exact)

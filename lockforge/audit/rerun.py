@@ -31,11 +31,14 @@ def refit_places(
     target: ImageSet,
     recipe: AuditRecipe,
     places: tuple[tuple[str, str, int, int], ...],
+    in_company: bool,
     *,
     work: Work,
 ) -> Refitted:
     """Fit places again: (start, attacker, images, seed), starts of `FROM_RELEASE`, which need no weights but the release's.
 
+    Args: in_company: fit all grid values of each place's start, attacker and seed, and give them all. Networks that are trained together
+        differ in rounding from those trained alone (`engine.stack`), so only then can everything be the same to the last digit.
     Raises: RecipeError: another version's suites. IntegrityError: the audit is not of this grid, these images or this suite.
     """
     if audit.suite_version != SUITE_VERSION:
@@ -48,16 +51,16 @@ def refit_places(
     scene = set_scene(facts, source, target, recipe, work, brake)
     starts = {start.name: start for start in _starts(subjects, target, work)}
     _check_said(audit, scene, tuple(starts.values()))
-    points_of: dict[Item, list[GridPoint]] = defaultdict(list)
+    drawn: dict[Item, list[GridPoint]] = defaultdict(list)
     grid = {point.samples: point for point in scene.grid.points}
     for start, attacker, samples, seed in places:
-        points_of[Item(start, attacker, seed)].append(grid[samples])
+        drawn[Item(start, attacker, seed)].append(grid[samples])
     jobs: dict[Item, Job] = {}
-    for item, points in points_of.items():
+    for item, points in drawn.items():
         start_ = starts[item.start]
         given = start_.given(scene.terms.draw("start", start_.name, item.seed), work.device)
         attacker_ = next(one for one in who_attacks(recipe.suite, facts, start_) if one.name == item.attacker)
-        jobs[item] = partial(one_attack, item, attacker_, given, tuple(points), scene)
+        jobs[item] = partial(one_attack, item, attacker_, given, scene.grid.points if in_company else tuple(points), scene)
     return Refitted(points=run_all(jobs, Ledger(work.folder), work, brake))
 
 

@@ -70,7 +70,9 @@ def _again(folder: Path, asked: Asked, source: str, seed: int) -> tuple[Check, .
     report = Report.from_json(read_limited(folder / "report.json"))
     exact = pipeline.same_kind(folder, asked.device) if asked.exact is None else asked.exact
     said = f"{asked.places} place(s) drawn by --seed {seed}; " + (
-        "the same kind of machine must give the same to the last digit (--no-exact: another kind)" if exact else "another kind of machine"
+        "the same kind of machine must give their curves to the last digit (--no-exact: another kind)"
+        if exact
+        else "another kind of machine"
     )
     drawn = Check(name="rerun", value=said, bound="a seed", passed=True)
     with TemporaryDirectory(prefix="lockforge-rerun-") as runs:
