@@ -9,14 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
+from lockforge.audit.rerun import refit_places
 from lockforge.audit.stage import audit_transfer
 from lockforge.data.roles import Tell, all_or_none, nobody, read_roles, read_set
 from lockforge.embed.stage import embed_task
 from lockforge.engine.device import choose_device, describe, set_threads
-from lockforge.errors import DataError, RecipeError
+from lockforge.errors import DataError, IntegrityError, RecipeError
+from lockforge.evidence.keyed import recognise
+from lockforge.evidence.manifest import read_limited
+from lockforge.evidence.refits import compare_refits, draw_places
 from lockforge.export.models import Model, Place, place_of, public_places, read_given
 from lockforge.export.stage import export_artifact
+from lockforge.export.weights import read_model
 from lockforge.prune.stage import prune_model
 from lockforge.randomness import numpy_generator
 from lockforge.recipe import FitRecipe, NetworkRecipe, PruneRecipe, Recipe
@@ -25,12 +31,14 @@ from lockforge.records import (
     Architecture,
     Artifact,
     Cell,
+    Check,
     Checkpoint,
     ImageSet,
     Op,
     Provenance,
     PrunedModel,
     PublicWeights,
+    Report,
     Roles,
     SearchResult,
     Subjects,
@@ -191,6 +199,57 @@ def export(recipe: Recipe, roles: Roles, models: Models, do: Runs) -> Artifact:
     subjects, audits = audit(recipe, roles, models, do)
     embeddings = tuple(do(embed_task, images, recipe.embed, None) for images in (roles.source, *roles.auxiliary, *roles.targets))
     return do(export_artifact, roles, embeddings, None, subjects, audits, WeightLock(release=subjects.release), recipe)
+
+
+def rerun(release: Path, report: Report, places: Places, drawn: tuple[int, int], do: Runs, *, exact: bool = False) -> tuple[Check, ...]:
+    """Fit some of a release's attack points again from its weights, and hold them against what it says.
+
+    Args: release: the folder. report: the one in it. places: the source's images and those of one or more of its targets.
+    drawn: how many places, and the seed that draws them. do: a folder of its own, with the seed of the report's recipe. exact: to the
+    last digit, as on the kind of machine that the release was made on.
+    Raises: DataError: not the images that were audited. IntegrityError: the weights or the audit are not what the report says.
+    """
+    recipe = Recipe.model_validate(report.recipe)
+    roles = gather(places, recipe, do.files)
+    at = [_place_among(report.roles.targets, images, report.digests) for images in roles.targets]
+    foreign = [name for name, place in zip(roles.target_names, at, strict=True) if place is None]
+    if _place_among((report.roles.source,), roles.source, report.digests) is None:
+        foreign.insert(0, roles.names[0])
+    if foreign or not roles.targets:
+        raise DataError(
+            f"these are not the images that were audited: {', '.join(foreign) or 'no target was given'}",
+            hint="give the same --source and --target as the audit; where it dropped overlapping pictures, give all of its targets",
+        )
+    _, tensors, _ = read_model(release)
+    if do.files.put_tensors(tensors) != report.subjects.release.weights:
+        raise IntegrityError("the weights are not the ones that the report is about")
+    names = [report.roles.target_names[place] for place in at if place is not None]
+    audits = [report.audits[place] for place in at if place is not None]
+    wanted = draw_places(audits, *drawn)
+    again = [
+        do(refit_places, audit, report.subjects, roles.source, images, recipe.audit, tuple(tuple(one) for one in chosen), exact).points
+        for audit, images, chosen in zip(audits, roles.targets, wanted, strict=True)
+    ]
+    return compare_refits(names, audits, again, exact=exact)
+
+
+def _place_among(said: Sequence[ImageSet], images: ImageSet, digests: Literal["open", "keyed"]) -> int | None:
+    """Which of a report's data sets these pictures are; None where they are none of them.
+
+    Where digests are keyed with a key that is not here, equal classes, shape, counts, means and deviations make a set the same.
+    """
+    return next((at for at, one in enumerate(said) if recognise(one, images, digests, None) != "other"), None)
+
+
+def same_kind(release: Path, device: str) -> bool:
+    """Whether a release was made on this kind of machine, as its provenance.json has it: processor, device (a CPU) and torch.
+
+    Raises: IntegrityError: there is no such file, or it is malformed. ResourceError: no such device.
+    """
+    made = Provenance.from_json(read_limited(release / "provenance.json"))
+    here = describe()
+    mine = (here["cpu"], choose_device(device), here["torch"])
+    return mine[1] == "cpu" and mine == (made.hardware.get("cpu"), made.hardware.get("device"), made.versions.get("torch"))
 
 
 META_FIT = FitRecipe(epochs=12, batch_size=256, optimizer="adam", learning_rate=1e-3, weight_decay=1e-2, select="last")

@@ -240,16 +240,20 @@ def _mapping_without_duplicates(loader: _StrictLoader, node: yaml.MappingNode) -
             faults.append(f"line {key_node.start_mark.line + 1}: {key!r} was given before, on line {seen[key]}")
         seen.setdefault(key, key_node.start_mark.line + 1)
     if faults:
-        raise RecipeError("the recipe's keys are not unique words", faults=faults, hint="keep one line for each key")
+        raise RecipeError("the keys are not unique words", faults=faults, hint="keep one line for each key")
     return loader.construct_mapping(node, deep=True)
 
 
 _StrictLoader.add_constructor("tag:yaml.org,2002:map", _mapping_without_duplicates)
 
 
-def parse_yaml(text: str, where: str) -> Any:
+_PAGES = {"recipe": "recipes.md", "policy": "gate.md"}
+
+
+def parse_yaml(text: str, where: str, what: str = "recipe") -> Any:
     """Strict YAML.
 
+    Args: where, what: the file and its kind, for messages.
     Raises: RecipeError: no valid YAML, duplicate keys, or tags that name code.
     """
     try:
@@ -258,7 +262,7 @@ def parse_yaml(text: str, where: str) -> Any:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         mark = getattr(error, "problem_mark", None)
         place = f"{where}, line {mark.line + 1}" if mark else where
-        raise RecipeError(f"{place}: not a recipe: {getattr(error, 'problem', None) or first}", hint="see docs/recipes.md") from error
+        raise RecipeError(f"{place}: not a {what}: {getattr(error, 'problem', None) or first}", hint=f"see docs/{_PAGES[what]}") from error
 
 
 def shipped_recipes() -> tuple[str, ...]:

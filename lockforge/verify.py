@@ -3,6 +3,7 @@
 Each check is made with what the checks before it left trustworthy: nothing is run from a release whose bytes are not what they were.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from lockforge.evidence.attestation import ATTESTATION, check_attestation
 from lockforge.evidence.certificates import Certificates, read_certificates
 from lockforge.evidence.curves import overall
 from lockforge.evidence.faults import checkpoint_faults, faults_of, first_of, start_faults, unlike
-from lockforge.evidence.manifest import SIGNATURE, Manifest, check_manifest, hash_folder, read_limited, read_manifest
+from lockforge.evidence.manifest import SIGNATURE, Manifest, check_manifest, hash_file, hash_folder, read_limited, read_manifest
 from lockforge.evidence.signing import PublicKey, load_public, verify_folder
 from lockforge.evidence.statistics import target_tests
 from lockforge.evidence.zeros import pruning_faults, zero_faults
@@ -40,6 +41,9 @@ BOUNDS = {
     "signature": "signed by the given key",
     "report": "a whole report with its own recipe",
     "attestation": "by the same key, of these very bytes and figures",
+    "table": "the columns of a table of curves, a number in each place",
+    "points": "possible points on one grid, chosen by validation",
+    "areas": "at most ln(x_max / x_min), and what the points give",
     "figures": "all follow from the raw points",
     "weights": "the tensors the report names",
     "parity": "ONNX answers like the weights",
@@ -47,11 +51,30 @@ BOUNDS = {
 
 
 @dataclass(frozen=True)
-class _Release:
-    """A release folder as it lies there, each file hashed once."""
+class Release:
+    """A release folder as it lies there, each file hashed once. `report_name`: the file that holds the report."""
 
     folder: Path
     found: Mapping[str, FileRef]
+    report_name: str = "report.json"
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a small file that was hashed, the same that were hashed.
+
+        Raises: IntegrityError: missing, far too large, or changed since.
+        """
+        data = read_limited(self.folder / name)
+        if name not in self.found or hashlib.sha256(data).hexdigest() != self.found[name].sha256:
+            raise IntegrityError(f"{name} is missing" if name not in self.found else f"{name} changed while it was read")
+        return data
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The list of files, and who is said to have signed them.
+
+        Raises: IntegrityError: missing or malformed.
+        """
+        return read_manifest(self.folder)
 
     @cached_property
     def report(self) -> Report:
@@ -59,7 +82,7 @@ class _Release:
 
         Raises: IntegrityError: missing or malformed.
         """
-        return Report.from_json(read_limited(self.folder / "report.json"))
+        return Report.from_json(self.read(self.report_name))
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -96,6 +119,55 @@ def verify_release(folder: Path, public_key: Path | None = None, *, trusted: Pat
     Returns: one check for each key of `BOUNDS` in order, `value` saying in one line what was found.
     Raises: RecipeError: no such folder, or the key file is no key.
     """
+    return examine(folder, public_key, trusted=trusted, parity=parity)[0]
+
+
+def verify_report(path: Path) -> Verdict:
+    """Check a bare report: that it is whole and that every figure follows from its points. Nobody signed it, and no bytes are bound to it.
+
+    Returns: one check each for report and figures.
+    Raises: RecipeError: there is no such file.
+    """
+    release = Release(path.parent, {path.name: _hashed(path)}, path.name)
+    checks: list[Check] = []
+    for name, look in (("report", _report), ("figures", _figures)):
+        try:
+            value, passed = (look(release), True) if not checks or checks[0].passed else ("not checked, since the report failed", False)
+        except IntegrityError as error:
+            value, passed = ": ".join(filter(None, (error.message, first_of(error.faults)))), False
+        checks.append(Check(name=name, value=value, bound=BOUNDS[name], passed=passed))
+    return Verdict(checks=tuple(checks))
+
+
+def verify_curves(path: Path) -> tuple[Verdict, dict[str, Any]]:
+    """Check a table of anybody's curves (CSV, see `evidence.curve_tables`), and work out what follows from it.
+
+    Returns: one check each for table, points and areas; and the figures, none where a check failed.
+    Raises: RecipeError: there is no such file.
+    """
+    from lockforge.evidence.curve_tables import figures_of, read_table
+
+    _hashed(path)
+    table = read_table(path)
+    lines = {"table": table.unreadable, "points": table.impossible, "areas": table.unlike}
+    checks = [
+        Check(name=name, value=first_of(faults) if faults else f"{len(table.points)} points", bound=BOUNDS[name], passed=not faults)
+        for name, faults in lines.items()
+    ]
+    return Verdict(checks=tuple(checks)), {} if any(lines.values()) else figures_of(table.points)
+
+
+def _hashed(path: Path) -> FileRef:
+    try:
+        return hash_file(path)
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}", hint="give a release folder, a report.json or a .csv") from error
+
+
+def examine(
+    folder: Path, public_key: Path | None = None, *, trusted: Path | None = None, parity: bool = True
+) -> tuple[Verdict, Release | None]:
+    """`verify_release`, and the release as it was read, for whoever has more to ask; None where its files cannot be listed."""
     public = load_public(public_key) if public_key else None
     roots = read_certificates(trusted) if trusted else ()
     checks: list[Check] = []
@@ -110,9 +182,9 @@ def verify_release(folder: Path, public_key: Path | None = None, *, trusted: Pat
         checks.append(Check(name=name, value=value, bound=BOUNDS[name], passed=passed))
 
     try:
-        release = _Release(folder, hash_folder(folder))
+        release = Release(folder, hash_folder(folder))
     except IntegrityError as error:
-        return Verdict(checks=(Check(name="manifest", value=error.message, bound=BOUNDS["manifest"], passed=False),))
+        return Verdict(checks=(Check(name="manifest", value=error.message, bound=BOUNDS["manifest"], passed=False),)), None
     check("manifest", lambda: _manifest(release))
     check("signature", lambda: _signature(release, public, roots))
     check("report", lambda: _report(release))
@@ -120,11 +192,11 @@ def verify_release(folder: Path, public_key: Path | None = None, *, trusted: Pat
     check("figures", lambda: _figures(release), "report")
     check("weights", lambda: _weights(release), "report")
     check("parity", lambda: _parity(release, wanted=parity), "manifest", "signature", "report", "weights")
-    return Verdict(checks=tuple(checks))
+    return Verdict(checks=tuple(checks)), release
 
 
-def _manifest(release: _Release) -> str:
-    manifest: Manifest = read_manifest(release.folder)
+def _manifest(release: Release) -> str:
+    manifest = release.manifest
     faults = [
         *check_manifest(manifest, release.found),
         *(f"{name} is not listed" for name in Artifact.required if name not in manifest.files),
@@ -135,8 +207,8 @@ def _manifest(release: _Release) -> str:
     return f"{len(manifest.files)} files as listed, {size / 2**20:.1f} MiB"
 
 
-def _signature(release: _Release, public: PublicKey | None, trusted: Certificates) -> str:
-    if public is None and not trusted and SIGNATURE not in release.found and read_manifest(release.folder).signer is None:
+def _signature(release: Release, public: PublicKey | None, trusted: Certificates) -> str:
+    if public is None and not trusted and SIGNATURE not in release.found and release.manifest.signer is None:
         return "NOT SIGNED: anyone may have made this release"
     signer = verify_folder(release.folder, public, release.found, trusted)
     ignored = f"; the signer's ignore list hides nothing here: {', '.join(signer.ignored)}" if signer.ignored else ""
@@ -147,7 +219,7 @@ def _signature(release: _Release, public: PublicKey | None, trusted: Certificate
     return f"signer not established: {signer.fingerprint}{ignored}"
 
 
-def _report(release: _Release) -> str:
+def _report(release: Release) -> str:
     """The report can be read, is about its own roles, and holds the recipe that lies beside it."""
     report, recipe = release.report, release.recipe
     if "recipe.yaml" in release.found:
@@ -164,20 +236,26 @@ def _report(release: _Release) -> str:
     targets = [images.digest for images in report.roles.targets]
     if [audit.target for audit in report.audits] != targets:
         raise IntegrityError(f"the report has {len(report.audits)} audits, which are not of its {len(targets)} targets in order")
+    for name, audit in zip(report.roles.target_names, report.audits, strict=True):
+        said, found = ((one.suite, len(seeds)) for one, seeds in ((recipe.audit, range(recipe.audit.seeds)), (audit, audit.seeds)))
+        if said != found:
+            raise IntegrityError(
+                f"{name}: audited by suite {found[0]} with {found[1]} seeds, where the recipe says {said[0]} with {said[1]}"
+            )
     return f"{len(report.audits)} audited target(s), suite {recipe.audit.suite}"
 
 
-def _attestation(release: _Release, public: PublicKey | None, trusted: Certificates) -> str:
+def _attestation(release: Release, public: PublicKey | None, trusted: Certificates) -> str:
     """attestation.json is signed with the key that signed the release, is of its files, and says what its report says."""
     if ATTESTATION not in release.found:
         return f"NOT ATTESTED: there is no {ATTESTATION}"
     signer = verify_folder(release.folder, public, release.found, trusted)
-    said = check_attestation(read_limited(release.folder / ATTESTATION), signer.key, release.report, release.found)
+    said = check_attestation(release.read(ATTESTATION), signer.key, release.report, release.found)
     curves = sum(len(audit.curves) for audit in said.audits)
     return f"{curves} curves of {len(said.audits)} target(s), bound to these bytes on {said.time}"
 
 
-def _same_source(release: _Release) -> None:
+def _same_source(release: Release) -> None:
     """labels.json and preprocessing.json say what the report says of the source."""
     source = release.report.roles.source
     told = {"labels.json": list(source.classes), "preprocessing.json": {"mean": list(source.mean), "std": list(source.std)}}
@@ -194,7 +272,7 @@ def _same_source(release: _Release) -> None:
             raise IntegrityError(f"{name} says something else of the source than the report")
 
 
-def _figures(release: _Release) -> str:
+def _figures(release: Release) -> str:
     report = release.report
     faults: list[str] = []
     for name, audit in zip(report.roles.target_names, report.audits, strict=True):
@@ -222,10 +300,8 @@ def _rank_gaps(report: Report, weight: float) -> list[str]:
     ]
 
 
-def _weights(release: _Release) -> str:
+def _weights(release: Release) -> str:
     """The tensors of model.safetensors, written without metadata, have the digest that the report names."""
-    import hashlib
-
     from safetensors.numpy import save
 
     wanted = release.report.subjects.release.weights
@@ -239,7 +315,7 @@ def _weights(release: _Release) -> str:
     return f"{len(release.tensors)} tensors, the ones that were audited{f', {pruning.sparsity:.1%} zeros where pruned' if pruning else ''}"
 
 
-def _parity(release: _Release, *, wanted: bool) -> str:
+def _parity(release: Release, *, wanted: bool) -> str:
     """Ask both networks the same seeded questions, all at once and one alone: the batch axis must be free."""
     if not release.recipe.export.onnx:
         return "not checked: the recipe asks for no ONNX"

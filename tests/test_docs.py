@@ -7,13 +7,13 @@ import pytest
 from typer.main import get_command
 
 from lockforge.cli import app
-from tests.write_docs import cli_page, recipes_page
+from tests.write_docs import cli_page, gate_page, recipes_page
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-@pytest.mark.parametrize(("name", "page"), [("cli.md", cli_page), ("recipes.md", recipes_page)])
+@pytest.mark.parametrize(("name", "page"), [("cli.md", cli_page), ("recipes.md", recipes_page), ("gate.md", gate_page)])
 def test_a_generated_page_is_current(name: str, page: object) -> None:
     """`python -m tests.write_docs` writes what the code says today."""
     assert callable(page)

@@ -23,11 +23,13 @@ MAY_IMPORT = {
     **dict.fromkeys(NOUNS, BONES),
     **dict.fromkeys(VERBS, BONES | NOUNS),
     "verify": BONES | {"evidence", "spaces"},
+    "policy": BONES | {"evidence"},
+    "gate": BONES | {"evidence", "policy", "verify"},
     "benchmark": BONES | {"spaces", "search"},
     "pipeline": BONES | NOUNS | VERBS,
-    "cli": BONES | NOUNS | VERBS | {"pipeline", "verify", "benchmark"},
+    "cli": BONES | NOUNS | VERBS | {"pipeline", "verify", "policy", "gate", "benchmark"},
     "__main__": {"cli"},
-    "__init__": BONES | NOUNS | VERBS | {"pipeline", "verify"},
+    "__init__": BONES | NOUNS | VERBS | {"pipeline", "verify", "policy", "gate"},
 }
 DOORS = {"onnxruntime": 2, "onnx": 3, "sklearn": 1, "jinja2": 1, "cryptography": 2, "rich": 1, "PIL": 1, "pyarrow": 1, "timm": 1}
 
@@ -89,7 +91,7 @@ def test_the_reader_of_pickles_has_one_way_in() -> None:
 
 def test_evidence_and_verify_open_neither_torch_nor_scipy_at_start() -> None:
     """Anyone can check a release on a small machine: torch only inside verify's parity check."""
-    for path in [*PACKAGE.glob("evidence/*.py"), PACKAGE / "verify.py"]:
+    for path in [*PACKAGE.glob("evidence/*.py"), *(PACKAGE / f"{room}.py" for room in ("verify", "policy", "gate"))]:
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = {name.split(".")[0] for name in imports_of(ast.unparse(node))}

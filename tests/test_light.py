@@ -15,7 +15,16 @@ def loaded_by(statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["lockforge", "lockforge.cli", "lockforge.cli.show", "lockforge.verify", "lockforge.recipe", "lockforge.evidence.curves"]
+    "module",
+    [
+        "lockforge",
+        "lockforge.cli",
+        "lockforge.cli.show",
+        "lockforge.verify",
+        "lockforge.gate",
+        "lockforge.recipe",
+        "lockforge.evidence.curves",
+    ],
 )
 def test_a_light_module_loads_nothing_heavy(module: str) -> None:
     """`lockforge --help` and `verify` answer without the seconds that torch takes."""

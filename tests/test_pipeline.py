@@ -13,7 +13,7 @@ from lockforge.evidence.faults import faults_of, start_faults
 from lockforge.evidence.signing import new_key
 from lockforge.export.seal import Seal, sealing
 from lockforge.export.stage import lay_out
-from lockforge.pipeline import STAND_IN, Models, audit, provenance
+from lockforge.pipeline import STAND_IN, Models, audit, provenance, prune
 from lockforge.recipe import Recipe, read_recipe
 from lockforge.records import Architecture, Report, Subjects
 
@@ -24,6 +24,7 @@ network: {stem_channels: 4, cells_per_stage: 1}
 embed: {samples: 32, head_steps: 5}
 search: {steps: 5, simulated: 2, shortlist: {cells: 2, fit: {epochs: 1, batch_size: 32}}}
 train: {epochs: 2, batch_size: 32, learning_rate: 0.05}
+prune: {method: ntp, sparsity: 0.5, max_source_drop: 1.0, rounds: 2, fit: {steps: 2, batch_size: 32}, recovery: {steps: 3, batch_size: 32}}
 audit: {images_per_class: [1, 2, 0], seeds: 2, steps: 5, fine_tune_rates: [0.01], probe_rates: [0.1]}
 export: {parity_samples: 3, int8: true}
 """
@@ -93,6 +94,28 @@ def test_the_report_has_the_audit_of_both_ways_and_every_seed(release: Path, tin
     assert len(audit.seeds) == tiny.audit.seeds
     assert {envelope.name for envelope in audit.measures.envelopes} >= {"release", "reference", "scratch", "dummy"}
     assert audit.verdict.word in {"indicative only", "nothing to protect", "no protection"}
+
+
+def test_every_part_of_the_lock_is_audited_beside_the_release(release: Path) -> None:
+    """Plain pruning, no Fisher term, and the reference behind the same weight lock; the last only where the reference is another cell."""
+    report = Report.from_json((release / "report.json").read_bytes())
+    names = {ablation.name for ablation in report.subjects.ablations}
+    assert names | {"weight-lock"} == {"magnitude", "no-fisher", "weight-lock"}
+    assert ("weight-lock" in names) == (report.subjects.reference.weights != report.subjects.twin.weights)
+    assert set(report.pruned) == {"release", *(f"ablation:{name}" for name in names)}
+    assert {point.start for point in report.audits[0].points} >= {f"ablation:{name}" for name in names}
+    assert all(abs(pruning.sparsity - 0.5) < 0.01 for pruning in report.pruned.values())
+    assert report.subjects.release.weights != report.subjects.twin.weights
+
+
+def test_a_release_can_be_pruned_again_without_a_stand_in(release: Path, tiny: Recipe, tmp_path: Path) -> None:
+    """`prune` alone: zeros in the weights, pictures made of the source in the thief's place, the search and the training left alone."""
+    do = open_runs(tiny, tmp_path / "runs", device="cpu")
+    roles = read_roles(DEFAULT[0], (), (), tiny.data, do.files)
+    found = prune(tiny, roles, Models(str(release)), do)
+    assert found.pruning.auxiliary == "generated"
+    assert found.pruning.sparsity == pytest.approx(0.5, abs=0.01)
+    assert set(do.keys) == {"adopt_model", "prune_model"}
 
 
 def test_no_path_and_no_picture_leaves_the_house(release: Path) -> None:

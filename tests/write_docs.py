@@ -1,4 +1,7 @@
-"""Write docs/cli.md and docs/recipes.md from the code: `python -m tests.write_docs`; `test_docs` holds them to it."""
+"""Write docs/cli.md, docs/recipes.md and the keys in docs/gate.md from the code: `python -m tests.write_docs`.
+
+`test_docs` holds them to it.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +11,7 @@ import yaml
 from typer.main import get_command
 
 from lockforge.cli import app
+from lockforge.policy import Policy
 from lockforge.recipe import explain, parse_yaml, recipe_text, shipped_recipes
 from lockforge.records import Record
 
@@ -60,6 +64,17 @@ def recipes_page() -> str:
     return "\n".join([*lines, ""])
 
 
+def gate_page() -> str:
+    """docs/gate.md as it is, with every key of a policy, its default and its meaning in the table."""
+    lines = (DOCS / "gate.md").read_text().splitlines()
+    start = lines.index("| --- | --- | --- |") + 1
+    end = start
+    while lines[end].startswith("|"):
+        end += 1
+    rows = [f"| `{key}` | `{plain(default)}` | {meaning} |" for key, meaning, default in explain(Policy)]
+    return "\n".join([*lines[:start], *rows, *lines[end:], ""])
+
+
 def plain(value: Any) -> str:
     """A value as YAML on one line."""
     text: str = yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True, width=1000)
@@ -69,3 +84,4 @@ def plain(value: Any) -> str:
 if __name__ == "__main__":
     (DOCS / "cli.md").write_text(cli_page())
     (DOCS / "recipes.md").write_text(recipes_page())
+    (DOCS / "gate.md").write_text(gate_page())

@@ -1,10 +1,11 @@
-"""The commands around the work: data, verify, predict, report, keys, init, runs, doctor."""
+"""The commands around the work: data, verify, gate, predict, report, keys, init, runs, doctor."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from lockforge.cli.gate import gate
 from lockforge.cli.keys import keys_app
 from lockforge.errors import DataError, RecipeError, ResourceError
 
@@ -17,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command()(data)
     app.command()(verify)
+    app.command()(gate)
     app.command()(predict)
     app.command()(report)
     app.add_typer(keys_app, name="keys")
@@ -39,26 +41,34 @@ def data(
 
 
 def verify(
-    release: Annotated[Path, typer.Argument(metavar="RELEASE", help="The release folder.")],
+    release: Annotated[Path, typer.Argument(metavar="RELEASE", help="The release folder, a bare report.json, or a .csv of curves.")],
     key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The signer's public key (PEM).")] = None,
     certificate_chain: Annotated[
         Path | None,
         typer.Option("--certificate-chain", metavar="FILE", help="Certificates you trust (PEM): the signer's must lead to one of them."),
     ] = None,
     parity: Annotated[bool, typer.Option("--parity/--no-parity", help="Compare ONNX and weights on seeded inputs (needs torch).")] = True,
+    rerun: Annotated[int, typer.Option("--rerun", metavar="N", min=0, help="Fit N randomly drawn attack points again.")] = 0,
+    source: Annotated[str | None, typer.Option("--source", metavar="PLACE", help="For --rerun: the source's images.")] = None,
+    target: Annotated[list[str] | None, typer.Option("--target", metavar="PLACE", help="For --rerun: a target's. Repeatable.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="For --rerun: draws the points; none draws one anew.")] = None,
+    exact: Annotated[
+        bool | None,
+        typer.Option("--exact/--no-exact", help="For --rerun: tolerate nothing; the default where the machine is of the same kind."),
+    ] = None,
+    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="For --rerun: where tensors live.")] = "auto",
     json: AsJson = False,
 ) -> None:
-    """Check that a release is what was signed and that its figures follow from its raw points."""
-    from lockforge.verify import verify_release
+    """Check that a release is what was signed and that its figures follow from its raw points; fit some of these again."""
+    from lockforge.cli import verifying
 
-    verdict = verify_release(release, key, trusted=certificate_chain, parity=parity)
-    if json:
-        from lockforge.cli.show import answer
-
-        answer({"passed": verdict.passed, "checks": [check.model_dump() for check in verdict.checks]})
-    else:
-        for check in verdict.checks:
-            typer.echo(f"{'ok  ' if check.passed else 'FAIL'}  {check.name:<12} {check.value}")
+    verdict, curves = verifying.look(release, key, trusted=certificate_chain, parity=parity)
+    if rerun:
+        asked = verifying.Asked(rerun, seed, source, tuple(target or ()), device, exact)
+        verdict = verifying.rerun(release, verdict, asked)
+    elif source or target or seed is not None:
+        raise RecipeError("--source, --target and --seed are for --rerun N", hint="give --rerun N too, or drop them")
+    verifying.show(verdict, curves, as_json=json)
     raise typer.Exit(0 if verdict.passed else 5)
 
 

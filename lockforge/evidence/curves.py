@@ -149,13 +149,6 @@ def name_of(point: AttackPoint) -> str:
 
 def _table(points: Sequence[AttackPoint], same_as: Mapping[Start, Start]) -> _Table:
     """Sort the chosen points of one budget onto one grid, or say why there is none."""
-    owners = {point.start for point in points}
-    missing = [start for start in dict.fromkeys((*STARTS, *same_as)) if same_as.get(start, start) not in owners]
-    doubled = sorted(owners & same_as.keys())
-    if missing or doubled:
-        raise IntegrityError(
-            f"starts without points: {missing or 'none'}; starts with points although they are another's: {doubled or 'none'}"
-        )
     rows: dict[tuple[Start, str], dict[tuple[_GridValue, int], AttackPoint]] = defaultdict(dict)
     for point in choose(points):
         rows[point.start, point.attacker][(point.images_per_class, point.samples), point.seed] = point
@@ -170,6 +163,27 @@ def _table(points: Sequence[AttackPoint], same_as: Mapping[Start, Start]) -> _Ta
         costs[point.start, point.attacker][index[(point.images_per_class, point.samples), point.seed]].append(point.flops)
     spent = {row: {place: math.fsum(each) for place, each in found.items()} for row, found in costs.items()}
     return _Table(samples=tuple(samples for _, samples in grid), seeds=len(seeds), cells=cells, spent=spent, same_as=same_as)
+
+
+def _check_starts(points: Sequence[AttackPoint], same_as: Mapping[Start, Start]) -> None:
+    owners = {point.start for point in points}
+    missing = [start for start in dict.fromkeys((*STARTS, *same_as)) if same_as.get(start, start) not in owners]
+    doubled = sorted(owners & same_as.keys())
+    if missing or doubled:
+        raise IntegrityError(
+            f"starts without points: {missing or 'none'}; starts with points although they are another's: {doubled or 'none'}"
+        )
+
+
+def envelope_of(points: Sequence[AttackPoint], starts: Sequence[Start]) -> LearningCurve:
+    """What a thief gets who may use any of these starts with any attacker that is there, choosing by validation.
+
+    Raises: IntegrityError: no such start, no one rising grid, or a chosen point without a test accuracy.
+    """
+    mine = [point for point in points if point.start in starts and point.budget == 1]
+    if not mine:
+        raise IntegrityError(f"no points start from {' or '.join(starts)}")
+    return _table(mine, {}).envelope(starts)
 
 
 def _check_grid(
@@ -214,7 +228,9 @@ def measure(points: Sequence[AttackPoint], same_as: Mapping[Start, Start] | None
     names = {(point.start, point.attacker, point.setting, point.samples, point.seed, point.budget) for point in points}
     if len(names) != len(points):
         raise IntegrityError(f"{len(points) - len(names)} attack points are there twice")
-    table = _table([point for point in points if point.budget == 1], same_as or {})
+    once = [point for point in points if point.budget == 1]
+    _check_starts(once, same_as or {})
+    table = _table(once, same_as or {})
     public, ablations = table.beside(PUBLIC), table.beside(ABLATION)
     envelopes = {**ENVELOPES, **({"outside": (*SCRATCH, *public)} if public else {})}
     curves = {name: table.envelope(starts) for name, starts in envelopes.items()}

@@ -16,6 +16,7 @@ from lockforge.recipe import PruneRecipe
 from lockforge.records import BLACK_BOX, Checkpoint, ImageSet, NamedArchitecture, PrunedModel
 from lockforge.runs import Runs
 from lockforge.spaces.networks import load
+from lockforge.train.stage import train_cell
 from tests.prune.conftest import QUICK, SHORT
 
 
@@ -84,6 +85,28 @@ def test_every_variant_ends_at_the_sparsity_asked_for(
     found = do(prune_model, model, model, source, (auxiliary, source), QUICK.model_copy(update=changes))
     weights = sum(layer.weights for layer in found.pruning.layers)
     assert abs(found.pruning.sparsity - 0.5) <= len(found.pruning.layers) / weights
+
+
+def test_whole_filters_leave_a_network_by_name(do: Runs, source: ImageSet, auxiliary: ImageSet) -> None:
+    """The network itself becomes smaller, keeps its classes, and is recovered; nothing in it is zero."""
+    architecture = NamedArchitecture(name="vgg6_bn_thin-cifar", classes=5, shape=source.shape)
+    wide = do(train_cell, architecture, source, SHORT)
+    found = do(prune_model, wide, wide, source, (auxiliary,), QUICK.model_copy(update={"structured": True}))
+    smaller = found.pruning.smaller
+    assert smaller is not None
+    assert smaller.parameters[1] < 0.6 * smaller.parameters[0]
+    assert smaller.flops[1] < smaller.flops[0]
+    assert found.pruning.sparsity == 0
+    network = load(found.checkpoint.architecture, do.files.get_tensors(found.checkpoint.weights))
+    assert sum(weight.numel() for weight in network.parameters()) == smaller.parameters[1]
+    assert network.head.out_features == 5
+
+
+def test_without_an_auxiliary_set_pictures_of_the_source_stand_in(do: Runs, model: Checkpoint, source: ImageSet) -> None:
+    """And the record says so."""
+    found = do(prune_model, model, model, source, (), QUICK)
+    assert found.pruning.auxiliary == "generated"
+    assert found.pruning.rounds[-1].between is not None
 
 
 def test_magnitude_pruning_sees_no_auxiliary_set(do: Runs, model: Checkpoint, source: ImageSet, auxiliary: ImageSet) -> None:

@@ -1,0 +1,100 @@
+"""A few places of an audit, fitted again from the released weights: the audit's own code with the audit's own draws."""
+
+from collections import defaultdict
+from functools import partial
+
+from lockforge.audit.attackers import SUITE_VERSION
+from lockforge.audit.ledger import Ledger
+from lockforge.audit.protocol import Item
+from lockforge.audit.side_by_side import Brake, Job, run_all
+from lockforge.audit.stage import Scene, one_attack, set_scene, who_attacks
+from lockforge.audit.starts import StartingPoint, facts_of, starting_points
+from lockforge.audit.thief import GridPoint
+from lockforge.errors import IntegrityError, RecipeError
+from lockforge.evidence.refits import FROM_RELEASE
+from lockforge.recipe import AuditRecipe
+from lockforge.records import AttackPoint, ImageSet, Record, Subjects, TransferAudit
+from lockforge.runs import Work, stage
+
+
+class Refitted(Record):
+    """The points of the places that were fitted again."""
+
+    points: tuple[AttackPoint, ...]
+
+
+@stage(version=1)
+def refit_places(
+    audit: TransferAudit,
+    subjects: Subjects,
+    source: ImageSet,
+    target: ImageSet,
+    recipe: AuditRecipe,
+    places: tuple[tuple[str, str, int, int], ...],
+    in_company: bool,
+    *,
+    work: Work,
+) -> Refitted:
+    """Fit places again: (start, attacker, images, seed), starts of `FROM_RELEASE`, which need no weights but the release's.
+
+    Args: in_company: fit all grid values of each place's start, attacker and seed, and give them all. Networks that are trained together
+        differ in rounding from those trained alone (`engine.stack`), so only then can everything be the same to the last digit.
+    Raises: RecipeError: another version's suites. IntegrityError: the audit is not of this grid, these images or this suite.
+    """
+    if audit.suite_version != SUITE_VERSION:
+        raise RecipeError(
+            f"the audit was made with version {audit.suite_version} of the suites, this is version {SUITE_VERSION}",
+            hint="provenance.json names the code that made it: install that",
+        )
+    facts, _ = facts_of(subjects, source, target)
+    brake = Brake()
+    scene = set_scene(facts, source, target, recipe, work, brake)
+    starts = {start.name: start for start in _starts(subjects, target, work)}
+    _check_said(audit, scene, tuple(starts.values()))
+    drawn: dict[Item, list[GridPoint]] = defaultdict(list)
+    grid = {point.samples: point for point in scene.grid.points}
+    for start, attacker, samples, seed in places:
+        drawn[Item(start, attacker, seed)].append(grid[samples])
+    jobs: dict[Item, Job] = {}
+    for item, points in drawn.items():
+        start_ = starts[item.start]
+        given = start_.given(scene.terms.draw("start", start_.name, item.seed), work.device)
+        attacker_ = next(one for one in who_attacks(recipe.suite, facts, start_) if one.name == item.attacker)
+        jobs[item] = partial(one_attack, item, attacker_, given, scene.grid.points if in_company else tuple(points), scene)
+    return Refitted(points=run_all(jobs, Ledger(work.folder), work, brake))
+
+
+def _starts(subjects: Subjects, target: ImageSet, work: Work) -> tuple[StartingPoint, ...]:
+    """The starts that can be made of a release. The others' weights are not in it; theirs are replaced and never used."""
+    release = subjects.release
+    reference = subjects.reference.model_copy(update={"weights": release.weights})
+    known = subjects.model_copy(update={"twin": release, "reference": reference, "ablations": (), "public": ()})
+    return tuple(start for start in starting_points(known, target, work.files)[0] if start.name in FROM_RELEASE)
+
+
+def _check_said(audit: TransferAudit, scene: Scene, starts: tuple[StartingPoint, ...]) -> None:
+    """The audit is on the grid that these images give, and each of these starts met whom the suite sends.
+
+    Raises: IntegrityError: it is not, or did not; every difference is a fault.
+    """
+    found = {
+        "grid": tuple((point.images_per_class, point.samples) for point in scene.grid.points),
+        "validation images": sum(scene.grid.validation),
+        "test images": len(scene.test),
+    }
+    said = {
+        "grid": tuple(zip(audit.grid, audit.samples, strict=False)),
+        "validation images": audit.validation_samples,
+        "test images": audit.test_samples,
+    }
+    faults = [f"{name}: {said[name]} stated, these images give {value}" for name, value in found.items() if value != said[name]]
+    attacked = {point.start for point in audit.points if point.start in FROM_RELEASE}
+    if attacked != {start.name for start in starts}:
+        faults.append(f"starts: {', '.join(sorted(attacked))} stated, these networks give {', '.join(sorted(one.name for one in starts))}")
+    for start in starts:
+        sent = {one.name for one in who_attacks(scene.terms.recipe.suite, scene.terms.facts, start)}
+        met = {point.attacker for point in audit.points if point.start == start.name and point.budget == 1}
+        if sent != met:
+            faults.append(f"{start.name}: the suite sends {', '.join(sorted(sent))}; stated are {', '.join(sorted(met)) or 'none'}")
+    if faults:
+        raise IntegrityError("the audit is not of these images and this suite", faults=faults)

@@ -1,0 +1,56 @@
+"""The command that CI runs: a release and a policy in, an exit code and the files of other tools out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from lockforge.records import Verdict
+
+Sarif = Annotated[Path | None, typer.Option("--sarif", metavar="FILE", help="Write what failed as SARIF 2.1.0, for code scanning.")]
+
+
+def gate(
+    release: Annotated[Path, typer.Argument(metavar="RELEASE", help="The release folder.")],
+    policy: Annotated[Path, typer.Option("--policy", metavar="FILE", help="What the release must show (YAML).")],
+    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The signer's public key (PEM).")] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write the checks as JUnit XML.")] = None,
+    sarif: Sarif = None,
+    summary: Annotated[
+        Path | None, typer.Option("--summary", metavar="FILE", help="Append a Markdown table, as job summaries are.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="The answer as JSON on standard output.")] = False,
+) -> None:
+    """Hold a release against a policy: exit 0 when every check passes, 1 with a table of those that do not."""
+    from lockforge.gate import gate_release
+    from lockforge.policy import read_policy
+
+    verdict = gate_release(release, read_policy(policy), key)
+    if junit or sarif or summary:
+        _write(verdict, release.name, junit, (sarif, policy), summary)
+    if verdict.passed and not json:
+        typer.echo(f"passed: {len(verdict.checks)} checks")
+    else:
+        from lockforge.cli import show  # takes as long to import as all the rest
+
+        show.gate(verdict, as_json=json)
+    raise typer.Exit(0 if verdict.passed else 1)
+
+
+def _write(verdict: "Verdict", name: str, junit: Path | None, sarif: tuple[Path | None, Path], summary: Path | None) -> None:
+    """The files of other tools; `sarif` is where it goes, and the policy that it points at."""
+    from importlib.metadata import version
+
+    from lockforge.cli import ci_files
+    from lockforge.runs import write_whole, writing
+
+    if junit:
+        write_whole(junit, ci_files.junit(verdict, name).encode())
+    if sarif[0]:
+        write_whole(sarif[0], ci_files.sarif(verdict, sarif[1], version("lockforge")).encode())
+    if summary:
+        with writing("the summary", summary.parent):
+            summary.parent.mkdir(parents=True, exist_ok=True)
+            with summary.open("a", encoding="utf-8") as out:
+                out.write(ci_files.summary(verdict, name))
