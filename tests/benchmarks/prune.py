@@ -32,7 +32,7 @@ from tests.benchmarks.loop import SHARED
 PAIRS = ("mnist:usps", "usps:mnist", "mnist:mnistm")
 TRAIN = FitRecipe(steps=500, batch_size=64, optimizer="adam", learning_rate=0.003, select="last")
 SHARE = 0.3  # of the target's training pictures that stand in for the thief's task
-SUITES["envelope"] = Suite((FROZEN_MASK, FULL, REGROW), steps=120)
+ENVELOPE = Suite((FROZEN_MASK, FULL, REGROW), steps=120)
 
 
 def main() -> None:
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--note", help="what else to know of this run")
     given = parser.parse_args()
     given.device = "cpu"
+    SUITES["envelope"] = ENVELOPE
     set_threads(given.threads)
     if not SHARED.is_file():
         sys.exit(f"{SHARED.parent} is not there: set LOCKFORGE_DATA to a folder with images/")
