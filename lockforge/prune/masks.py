@@ -68,7 +68,7 @@ def masks_of(weights: Named, sparsity: float, scope: Literal["layer", "global"])
 
 
 def check_masks(masks: Named, network: Classifier) -> None:
-    """Nothing, where these masks are for this network.
+    """Nothing, where these masks, or other tensors a mask is made of, are for this network.
 
     Raises: IntegrityError: names or shapes are others; every difference is listed.
     """

@@ -96,7 +96,6 @@ class Objective:
     dual: dict[str, Tensor] = field(default_factory=dict)
     sums: dict[str, Tensor] = field(default_factory=dict)
     steps: int = 0
-    _with_strangers: bool = False
 
     def __call__(self, outputs: Float[Tensor, "n k"], labels: Int64[Tensor, " n"]) -> Tensor:
         """The objective of one step; the terms are added up in `sums`."""
@@ -115,9 +114,7 @@ class Objective:
 
     def _away(self) -> Float[Tensor, ""]:
         own = bool(torch.rand((), generator=self.generator) < 0.5)
-        self._with_strangers = True
         found = [self._one_away(stranger, own=own) for stranger in self.strangers]
-        self._with_strangers = False
         values = torch.stack([value for value, _ in found])
         worst = int(values.argmax()) if self.recipe.over == "worst" else None
         for name in TERMS[1:4]:
@@ -130,7 +127,8 @@ class Objective:
         images, labels = stranger.next()
         with as_strangers_see(self.network, own=own):
             features = self.network.features(images)
-        logits = (stranger.head or self.network.head)(features)
+        head = stranger.head or self.network.head
+        logits = functional.linear(features, head.weight, head.bias)  # not called: what is called is the source's, see `watching`
         driven = bounded_ce(logits, labels, recipe.bound)
         between, within = (stranger.own if own else stranger.sources).scatter(features, labels)
         terms = {"auxiliary_loss": driven.detach(), "between": between.detach(), "within": within.detach()}
@@ -153,7 +151,7 @@ class Objective:
             return
 
         def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if torch.is_grad_enabled() and not self._with_strangers:
+            if torch.is_grad_enabled():
                 self._of_source = inputs[0]
 
         hook = self.network.head.register_forward_pre_hook(keep)

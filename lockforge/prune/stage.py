@@ -17,7 +17,7 @@ from torch import Tensor
 from lockforge.data.batches import Pool, load_pool
 from lockforge.engine.evaluate import accuracy, confusion, logits_of
 from lockforge.engine.fit import Bench, Fitted, fit
-from lockforge.errors import DataError, OutcomeError, RecipeError
+from lockforge.errors import DataError, IntegrityError, OutcomeError, RecipeError
 from lockforge.prune.admm import dual_step, keep_largest, soft_threshold
 from lockforge.prune.masks import check_masks, kept_counts, layers_of, masks_of, prunable, sparsity_of
 from lockforge.prune.objective import Objective, new_stranger
@@ -45,7 +45,8 @@ def prune_model(
     the lock costs, against the reference; the test split is looked at once, at the end. Interrupted, it goes on after its last round.
 
     Raises: RecipeError: no method, or a layer would keep nothing. DataError: auxiliary pictures of another shape; a network without
-    prunable layers; a black box. OutcomeError: a loss is not finite; or the source lost more than `max_source_drop`.
+    prunable layers; a black box. IntegrityError: what an interrupted run left is damaged. OutcomeError: a loss is not finite; or the source
+    lost more than `max_source_drop`.
     """
     _check(model, source, auxiliary, recipe)
     lock = _Lock(model, source, auxiliary, recipe, work)
@@ -137,7 +138,6 @@ class _Lock:
         self.pools: list[Pool] = []
         if self.recipe.method == "ntp":
             self.stand_in = "given" if self.auxiliary else "generated"
-
             draw = torch_generator(work.seed, "prune", "restyle")
             self.pools = [self._stranger(images) for images in self.auxiliary] or [
                 restyled(self.train, draw, kinds=kinds) for kinds in SETS
@@ -155,7 +155,7 @@ class _Lock:
         if structured:
             share = share_for(network, sparsity)
         else:
-            kept_counts(prunable(network), sparsity, "layer")
+            kept_counts(prunable(network), sparsity, self.recipe.scope)
         copies = _Copies.of({} if structured else prunable(network))
         rounds = self._stored(network, copies, sparsity)
         for at in range(len(rounds), self.recipe.rounds):
@@ -166,7 +166,6 @@ class _Lock:
             network = remove_filters(network, choose_filters(network, share)).to(self.work.device)
         else:
             masks = masks_of(copies.sparse, sparsity, self.recipe.scope)
-            check_masks(masks, network)
         fitted, last = self._w_step(network, self.recipe.recovery, "recovery", masks, None)
         weights = prunable(network)
         with torch.no_grad():
@@ -179,8 +178,8 @@ class _Lock:
         """A W, a Z and a dual step. Weights that were zero in Z stay dead. Where whole filters are to go, a W step and nothing else."""
         weights, recipe = prunable(network), self.recipe
         pulled = bool(at and recipe.method == "ntp" and not recipe.structured)
-        dead = {name: (tensor != 0).to(tensor.dtype) for name, tensor in copies.sparse.items()} if at else {}
-        _, line = self._w_step(network, recipe.fit, f"round {at + 1}", dead, copies if pulled else None)
+        alive = {name: (tensor != 0).to(tensor.dtype) for name, tensor in copies.sparse.items()} if at else {}
+        _, line = self._w_step(network, recipe.fit, f"round {at + 1}", alive, copies if pulled else None)
         if recipe.structured:
             self.work.log(round=at + 1, **line.model_dump(mode="json"))
             return line
@@ -232,22 +231,31 @@ class _Lock:
         write_whole(self.work.folder / _ROUND, save(tensors, {"question": self._question(sparsity), "rounds": lines}))
 
     def _stored(self, network: Classifier, copies: "_Copies", sparsity: float) -> list[PruneRound]:
-        """Rounds of an interrupted run of the same question, with the network and the copies as they were after them."""
-        from safetensors import safe_open
+        """Rounds of an interrupted run of the same question, with the network and the copies as they were after them.
+
+        Raises: IntegrityError: the file is damaged, or its copies are of another network.
+        """
+        from safetensors import SafetensorError, safe_open
 
         path = self.work.folder / _ROUND
         if not path.is_file():
             return []
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("question") != self._question(sparsity):
-                return []
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
-        network.load_state_dict({name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")})
-        for name in copies.sparse:
-            copies.sparse[name] = tensors[f"sparse.{name}"].to(self.work.device)
-            copies.dual[name] = tensors[f"dual.{name}"].to(self.work.device)
-        return [PruneRound.model_validate(line) for line in json.loads(metadata["rounds"])]
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("question") != self._question(sparsity):
+                    return []
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+            rounds = [PruneRound.model_validate(line) for line in json.loads(metadata["rounds"])]
+            network.load_state_dict({name.removeprefix("model."): one for name, one in tensors.items() if name.startswith("model.")})
+        except (SafetensorError, ValueError, LookupError, RuntimeError) as error:
+            raise IntegrityError(f"{path} is damaged: {error}", hint="delete that file: the rounds are done again") from error
+        for kind, held in (("sparse", copies.sparse), ("dual", copies.dual)):
+            stored = {name.removeprefix(f"{kind}."): one for name, one in tensors.items() if name.startswith(f"{kind}.")}
+            if held:
+                check_masks(stored, network)
+            held.update({name: one.to(self.work.device) for name, one in stored.items()})
+        return rounds
 
 
 @dataclass

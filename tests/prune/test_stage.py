@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 
 from lockforge.data.batches import load_pool
 from lockforge.engine.evaluate import accuracy, logits_of
 from lockforge.engine.fit import Fitted
-from lockforge.errors import DataError, OutcomeError, RecipeError
+from lockforge.errors import DataError, IntegrityError, OutcomeError, RecipeError
 from lockforge.prune import stage as room
 from lockforge.prune.stage import prune_model
 from lockforge.recipe import PruneRecipe
@@ -137,6 +139,30 @@ def test_an_interrupted_lock_goes_on_after_its_last_round(
     again = own_runs(prune_model, model, model, source, (auxiliary,), QUICK)
     assert len(fits) == 3 + 2  # the third round and the recovery
     assert again == pruned
+
+
+@pytest.mark.parametrize("fault", ["cut", "strange"])
+def test_a_damaged_round_is_refused_and_named(
+    own_runs: Runs, model: Checkpoint, source: ImageSet, auxiliary: ImageSet, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Cut short, or with a copy of another shape: exit 5 and the file's name, not a network that nobody asked for."""
+    monkeypatch.setattr(room, "masks_of", _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        own_runs(prune_model, model, model, source, (auxiliary,), QUICK)
+    (path,) = own_runs.folder.glob("prune_model/*.partial/round.safetensors")
+    if fault == "cut":
+        path.write_bytes(path.read_bytes()[:-40])
+    else:
+        with safe_open(path, "pt") as file:
+            metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+        first = next(name for name in tensors if name.startswith("sparse."))
+        path.write_bytes(save({**tensors, first: torch.zeros(1)}, metadata))
+    with pytest.raises(IntegrityError, match=r"round\.safetensors is damaged" if fault == "cut" else "masks do not fit"):
+        own_runs(prune_model, model, model, source, (auxiliary,), QUICK)
+
+
+def _interrupt(*_given: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_term_that_is_not_finite_stops_it_and_is_named(own_runs: Runs, model: Checkpoint, source: ImageSet, auxiliary: ImageSet) -> None:
