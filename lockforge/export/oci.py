@@ -6,16 +6,14 @@ is in it: the same release gives the same bytes.
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from lockforge.errors import ResourceError
 from lockforge.evidence.manifest import hash_folder
 from lockforge.records import FileRef, canonical_json
-from lockforge.runs import write_whole, writing
+from lockforge.runs import whole_folder, write_whole
 
 ARTIFACT = "application/vnd.lockforge.release.v1"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -65,27 +63,14 @@ def write_layout(release: Path, out: Path) -> str:
     ).encode()
     entry = {**_descriptor(MANIFEST, _ref(manifest)), "artifactType": ARTIFACT, "annotations": {REFERENCE: "latest"}}
     index = canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}).encode()
-    with writing("the OCI layout", out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
-        try:
-            blobs = part / "blobs" / "sha256"
-            for data in (manifest, b"{}"):
-                write_whole(blobs / _ref(data).sha256, data)
-            for name, ref in files.items():
-                shutil.copyfile(release / name, blobs / ref.sha256)
-            write_whole(part / "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode())
-            write_whole(part / "index.json", index)
-            mask = os.umask(0)
-            os.umask(mask)
-            part.chmod(0o777 & ~mask)
-            old = part.with_suffix(".old")
-            if out.exists():
-                out.rename(old)
-            part.rename(out)
-            shutil.rmtree(old, ignore_errors=True)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+    with whole_folder(out, "the OCI layout") as part:
+        blobs = part / "blobs" / "sha256"
+        for data in (manifest, b"{}"):
+            write_whole(blobs / _ref(data).sha256, data)
+        for name, ref in files.items():
+            shutil.copyfile(release / name, blobs / ref.sha256)
+        write_whole(part / "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode())
+        write_whole(part / "index.json", index)
     return f"sha256:{_ref(manifest).sha256}"
 
 

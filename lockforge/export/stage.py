@@ -1,9 +1,6 @@
 """Export: all files of a release from what was found, then the folder itself, whole or not at all."""
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +27,7 @@ from lockforge.records import (
     WeightLock,
     canonical_json,
 )
-from lockforge.runs import Files, Work, stage, write_whole, writing
+from lockforge.runs import Files, Work, stage, whole_folder, write_whole
 
 NOT_ASKED = "not checked: the recipe asks for no ONNX"
 
@@ -115,34 +112,15 @@ def lay_out(artifact: Artifact, files: Files, out: Path, provenance: Provenance,
     Raises: ResourceError: the disk refuses, or something else is there.
     """
     check_place(out)
-    with writing("the release", out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
-        try:
-            for name, ref in artifact.files.items():
-                write_whole(part / name, files.get(ref))
-            write_whole(
-                part / "provenance.json", (json.dumps(provenance.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
-            )
-            if sign:
-                sign(part)
-            else:
-                write_manifest(part)
-            part.chmod(0o777 & ~_umask())
-            old = part.with_suffix(".old")
-            if out.exists():
-                out.rename(old)
-            part.rename(out)
-            shutil.rmtree(old, ignore_errors=True)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+    with whole_folder(out, "the release") as part:
+        for name, ref in artifact.files.items():
+            write_whole(part / name, files.get(ref))
+        write_whole(part / "provenance.json", (json.dumps(provenance.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode())
+        if sign:
+            sign(part)
+        else:
+            write_manifest(part)
     return out
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _cosine(a: "object", b: "object") -> float:
