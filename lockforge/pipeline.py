@@ -20,9 +20,11 @@ from lockforge.errors import DataError, IntegrityError, RecipeError
 from lockforge.evidence.keyed import recognise
 from lockforge.evidence.manifest import read_limited
 from lockforge.evidence.refits import compare_refits, draw_places
+from lockforge.executors import make_executor
 from lockforge.export.models import Model, Place, place_of, public_places, read_given
 from lockforge.export.stage import export_artifact
 from lockforge.export.weights import read_model
+from lockforge.pieces import Executor
 from lockforge.prune.stage import prune_model
 from lockforge.randomness import numpy_generator
 from lockforge.recipe import FitRecipe, NetworkRecipe, PruneRecipe, Recipe
@@ -65,14 +67,17 @@ class Places:
     targets: tuple[str, ...] = ()
 
 
-def open_runs(recipe: Recipe, folder: Path, *, device: str = "auto", reporter: Reporter | None = None) -> Runs:
+def open_runs(
+    recipe: Recipe, folder: Path, *, device: str = "auto", reporter: Reporter | None = None, executor: Executor | None = None
+) -> Runs:
     """The runs folder, with the recipe's seed and threads and this machine's device.
 
+    Args: executor: where what can be done at once is done; None: threads of this process.
     Raises: ResourceError: no such device, or the folder cannot be written to.
     """
     chosen = choose_device(device)
     set_threads(recipe.threads)
-    return Runs(folder, seed=recipe.seed, device=chosen, reporter=reporter)
+    return Runs(folder, seed=recipe.seed, device=chosen, reporter=reporter, executor=executor or make_executor(), threads=recipe.threads)
 
 
 def gather(places: Places, recipe: Recipe, files: Files, *, tell: Tell = nobody) -> Roles:
@@ -98,20 +103,19 @@ def protect(recipe: Recipe, roles: Roles, do: Runs, public: Sequence[str] = (), 
     others = read_public(public, source, do.files)
     adopted = _adopted(read_given(own, source, do.files, classes=len(source.classes)), source, do) if own else None
 
-    embeddings = tuple(do(embed_task, images, recipe.embed, None) for images in (source, *auxiliary))
+    embeddings = do.all(embed_task, [(images, recipe.embed, None) for images in (source, *auxiliary)])
     if adopted is not None:
         found, reference, twin = None, adopted, adopted
     else:
         found = do(search_cell, source, auxiliary, embeddings, recipe.network, recipe.search)
-        reference = do(train_cell, found.reference, source, recipe.train)
-        twin = do(train_cell, found.chosen, source, recipe.train)
+        reference, twin = do.all(train_cell, [(cell, source, recipe.train) for cell in (found.reference, found.chosen)])
 
     lock = lock_weights(twin, reference, source, auxiliary, recipe.prune, do)
 
     subjects = Subjects(release=lock.release, twin=twin, reference=reference, ablations=lock.ablations, public=others)
     audits = tuple(do(audit_transfer, subjects, source, target, recipe.audit) for target in targets)
 
-    shown = tuple(do(embed_task, images, recipe.embed, None) for images in targets)
+    shown = do.all(embed_task, [(images, recipe.embed, None) for images in targets])
     return do(export_artifact, roles, (*embeddings, *shown), found, subjects, audits, lock, recipe)
 
 
@@ -125,7 +129,6 @@ def lock_weights(
     """
     if recipe.method == "none":
         return WeightLock(release=twin)
-    locked = do(prune_model, twin, reference, source, auxiliary, recipe)
     tries: dict[str, tuple[Checkpoint, dict[str, object]]] = {}
     if recipe.method == "ntp":
         tries["magnitude"] = twin, {"method": "magnitude"}
@@ -133,10 +136,9 @@ def lock_weights(
             tries["no-fisher"] = twin, {"fisher": 0.0}
     if reference.weights != twin.weights:
         tries["weight-lock"] = reference, {}
-    others = {
-        name: do(prune_model, model, reference, source, auxiliary, recipe.model_copy(update={"max_source_drop": 1.0, **changed}))
-        for name, (model, changed) in tries.items()
-    }
+    questions = [(model, recipe.model_copy(update={"max_source_drop": 1.0, **changed})) for model, changed in tries.values()]
+    locked, *pruned = do.all(prune_model, [(model, reference, source, auxiliary, how) for model, how in [(twin, recipe), *questions]])
+    others = dict(zip(tries, pruned, strict=True))
     return WeightLock(
         release=locked.checkpoint,
         ablations=tuple(Ablation(name=name, checkpoint=model.checkpoint) for name, model in others.items()),
@@ -152,12 +154,12 @@ def embed(recipe: Recipe, places: Sequence[str], weights: Path | None, do: Runs,
     probe = do.files.put(weights.read_bytes()) if weights else None
     sets: list[ImageSet] = []
     all_or_none([lambda place=place: sets.append(read_set(place, recipe.data, do.files, tell=tell)) for place in places])  # type: ignore[misc]
-    return tuple(do(embed_task, images, recipe.embed, probe) for images in sets)
+    return do.all(embed_task, [(images, recipe.embed, probe) for images in sets])
 
 
 def search(recipe: Recipe, roles: Roles, do: Runs) -> SearchResult:
     """Choose a cell for the source."""
-    embeddings = tuple(do(embed_task, images, recipe.embed, None) for images in (roles.source, *roles.auxiliary))
+    embeddings = do.all(embed_task, [(images, recipe.embed, None) for images in (roles.source, *roles.auxiliary)])
     return do(search_cell, roles.source, roles.auxiliary, embeddings, recipe.network, recipe.search)
 
 
@@ -197,7 +199,7 @@ def export(recipe: Recipe, roles: Roles, models: Models, do: Runs) -> Artifact:
             f"{models.model} is an ONNX file: there are no weights to release", hint="give the weights, or use `lockforge audit`"
         )
     subjects, audits = audit(recipe, roles, models, do)
-    embeddings = tuple(do(embed_task, images, recipe.embed, None) for images in (roles.source, *roles.auxiliary, *roles.targets))
+    embeddings = do.all(embed_task, [(images, recipe.embed, None) for images in (roles.source, *roles.auxiliary, *roles.targets)])
     return do(export_artifact, roles, embeddings, None, subjects, audits, WeightLock(release=subjects.release), recipe)
 
 
@@ -281,11 +283,12 @@ def metatrain(places: Sequence[str], unseen: Sequence[str], plan: MetaPlan, reci
     """
     space = recipe.network.space
     tasks, kinds = _meta_tasks(places, unseen, plan, recipe, do.files)
-    embeddings = tuple(do(embed_task, task, recipe.embed, None) for task in tasks)
+    embeddings = do.all(embed_task, [(task, recipe.embed, None) for task in tasks])
     common = draw_cells(space, plan.common, (), numpy_generator(recipe.seed, "metatrain", "common cells", space))
     generator = numpy_generator(recipe.seed, "metatrain", "cells", space)
     drawn = [(*common, *draw_cells(space, plan.own, common, generator)) for _ in tasks]
-    scores = tuple(do(score_cells, task, recipe.network, cells, plan.batch, plan.side) for task, cells in zip(tasks, drawn, strict=True))
+    asked = [(task, recipe.network, cells, plan.batch, plan.side) for task, cells in zip(tasks, drawn, strict=True)]
+    scores = do.all(score_cells, asked)
     return do(fit_predictor, embeddings, scores, kinds, recipe.network, plan.form, plan.fit)
 
 

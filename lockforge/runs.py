@@ -18,13 +18,15 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints
 
 from lockforge.errors import DataError, IntegrityError, ResourceError
+from lockforge.pieces import Done, Executor, Input, InTurn, Piece, Spread
 from lockforge.records import FileRef, Record, canonical_json, sha256_text
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 _KEPT = frozenset({"result.json", "inputs.json", "provenance.json", "log.jsonl", "lock"})
 R = TypeVar("R", bound=Record)
-StageInput = Record | tuple[Any, ...] | str | int | float | bool | None
+StageInput = Input
 
 
 class Reporter(Protocol):
@@ -97,7 +99,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
     Raises: ResourceError: the disk refuses.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     with writing(path.name, path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -188,7 +190,7 @@ class Files:
 
         from lockforge.tensors import pieces_of_file
 
-        part = self.root / f".{os.getpid()}.part"
+        part = self.root / f".{uuid.uuid4().hex}.part"
         made, size = hashlib.sha256(), 0
         with writing("arrays", self.root):
             self.root.mkdir(parents=True, exist_ok=True)
@@ -240,11 +242,16 @@ def _say_nothing(_done: float, _total: float, _note: str) -> None:
     pass
 
 
+def _go_on() -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Work:
     """What a stage is handed beside its inputs: none of it decides the outcome but the seed.
 
     `folder` is the stage's own `.partial` folder: what a stage leaves there is found again when it resumes, and gone when it is finished.
+    `pulse` is called now and then by what takes long, and raises when it should not go on; `report` calls it too.
     """
 
     files: Files
@@ -252,6 +259,16 @@ class Work:
     seed: int
     device: str = "cpu"
     report: Callable[[float, float, str], None] = _say_nothing
+    executor: Executor = field(default_factory=InTurn)
+    pulse: Callable[[], None] = _go_on
+
+    def spread(self, spread: Spread[R], pieces: Sequence[tuple[Input, ...]], came: Callable[[int, R], None]) -> None:
+        """Have independent pieces of this stage done, each on one thread, and be told of each as it comes: its place, what came of it.
+
+        The first that fails, and an error in `came`, stop the others and are raised.
+        """
+        work = replace(self, report=lambda _done, _total, _note: self.pulse())
+        self.executor.run(spread, [Piece(inputs, work) for inputs in pieces], lambda done: came(done.place, done.result))
 
     def log(self, **fields: Any) -> None:
         """Append one line to the stage's log.jsonl."""
@@ -306,15 +323,27 @@ def held(path: Path) -> Iterator[IO[str]]:
 class Runs:
     """Ask a stage a question, or find its answer: `do(train_cell, architecture, source, recipe.train)`.
 
-    Args: folder: where answers are kept. seed: the recipe's. device: where tensors live. reporter: who is told of progress.
+    Args: folder: where answers are kept. seed: the recipe's. device: where tensors live. reporter: who is told of progress. executor: where
+        independent questions and pieces of them are worked out. threads: the recipe's, which several questions at once share.
     Raises: DataError: the folder was written by a newer version. ResourceError: it cannot be written to.
     """
 
-    def __init__(self, folder: Path, *, seed: int, device: str = "cpu", reporter: Reporter | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seed: int,
+        device: str = "cpu",
+        reporter: Reporter | None = None,
+        executor: Executor | None = None,
+        threads: int = 1,
+    ) -> None:
         self.folder = folder
         self.seed = seed
         self.device = device
         self.reporter: Reporter = reporter or Silent()
+        self.executor: Executor = executor or InTurn()
+        self.threads = threads
         self.files = Files(folder / "files")
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.seconds: dict[str, float] = {}
@@ -331,18 +360,37 @@ class Runs:
 
         Raises: IntegrityError: a stored answer was changed. ResourceError: another process works on the same question.
         """
-        name, key = ask.__name__, self.key(ask, inputs)
-        self.keys.setdefault(name, []).append(key)
-        done = self.folder / name / key
+        return self.all(ask, [inputs])[0]
+
+    def all(self, ask: Callable[..., R], questions: Sequence[tuple[StageInput, ...]]) -> tuple[R, ...]:
+        """The answers to several questions that do not need one another, in order; those that are missing are worked out at once.
+
+        Each computes on an equal part of the recipe's threads, one at least. A question that is asked twice is worked out once.
+
+        Raises: IntegrityError: a stored answer was changed. ResourceError: another process works on one of these questions.
+        """
+        name = ask.__name__
+        keys = [self.key(ask, inputs) for inputs in questions]
+        self.keys.setdefault(name, []).extend(keys)
+        wanted = dict(zip(keys, questions, strict=True))
+        with contextlib.ExitStack() as stack:
+            open_: dict[str, Path] = {}
+            for key in wanted:
+                partial = self.folder / name / f"{key}.partial"
+                if self._done(name, key).is_dir():
+                    continue
+                stack.enter_context(held(partial / "lock"))
+                if self._done(name, key).is_dir():
+                    shutil.rmtree(partial)
+                else:
+                    open_[key] = partial
+            if open_:
+                self._work_out(ask, {key: wanted[key] for key in open_}, open_, len(wanted))
         result_type: type[R] = get_type_hints(ask)["return"]
-        if done.is_dir():
-            return self._found(name, done, result_type)
-        partial = done.with_name(f"{key}.partial")
-        with held(partial / "lock"):
-            if done.is_dir():
-                shutil.rmtree(partial)
-                return self._found(name, done, result_type)
-            return self._work_out(ask, inputs, done, partial)
+        return tuple(self._found(name, self._done(name, key), result_type, cached=key not in open_) for key in keys)
+
+    def _done(self, name: str, key: str) -> Path:
+        return self.folder / name / key
 
     def write_lock(self, recipe: str) -> Path:
         """Write RECIPE.lock.json: which stage answered under which key, so that a report can be traced to its runs."""
@@ -350,7 +398,8 @@ class Runs:
         write_whole(path, (json.dumps(self.keys, indent=2, sort_keys=True) + "\n").encode())
         return path
 
-    def _found(self, name: str, done: Path, result_type: type[R]) -> R:
+    def _found(self, name: str, done: Path, result_type: type[R], *, cached: bool) -> R:
+        """A stored answer, to the order of its keys what will be found next time."""
         try:
             result = result_type.from_json((done / "result.json").read_bytes())
             seconds = float(json.loads((done / "provenance.json").read_text())["seconds"])
@@ -361,37 +410,65 @@ class Runs:
         missing = [ref.sha256[:12] for ref in file_refs(result) if not self.files.has(ref)]
         if missing:
             raise IntegrityError(f"{done} names files that are gone: {', '.join(missing)}", hint=f"delete {done} and start again")
-        self._count(name, seconds)
-        self.reporter.end(name, seconds, cached=True)
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 3)
+        self.reporter.end(name, seconds, cached=cached)
         return result
 
-    def _work_out(self, ask: Callable[..., R], inputs: tuple[StageInput, ...], done: Path, partial: Path) -> R:
+    def _work_out(
+        self, ask: Callable[..., R], wanted: Mapping[str, tuple[StageInput, ...]], folders: Mapping[str, Path], asked: int
+    ) -> None:
+        """Work out what is missing, and store each answer as it comes. Args: asked: questions with those that were found."""
         name = ask.__name__
         self.reporter.begin(name)
-        spent = partial / "seconds"
-        before = float(spent.read_text()) if spent.is_file() else 0.0
-        started = time.perf_counter()
-        work = Work(files=self.files, folder=partial, seed=self.seed, device=self.device, report=self.reporter.step)
-        write_whole(partial / "inputs.json", canonical_json([input_digest(value) for value in inputs]).encode())
+        progress = dict.fromkeys(wanted, 0.0)
+        notes: dict[str, str] = {}
+
+        def teller(key: str) -> Callable[[float, float, str], None]:
+            def tell(done: float, total: float, note: str) -> None:
+                if len(wanted) == 1:
+                    self.reporter.step(done, total, note)
+                    return
+                progress[key], notes[key] = done / total if total else 0.0, note
+                self.reporter.step(sum(progress.values()), len(wanted), note)
+
+            return tell
+
+        begun, pieces = time.perf_counter(), []
+        for key, inputs in wanted.items():
+            write_whole(folders[key] / "inputs.json", canonical_json([input_digest(value) for value in inputs]).encode())
+            pieces.append(Piece(inputs, Work(self.files, folders[key], self.seed, self.device, teller(key), self.executor)))
+        left = dict(zip(wanted, pieces, strict=True))
+
+        def came(done: Done[R]) -> None:
+            key = tuple(wanted)[done.place]
+            self._store(name, key, folders[key], done)
+            del left[key]
+            teller(key)(1, 1, notes.get(key, ""))
+
+        alone = InTurn() if asked == 1 else self.executor
         try:
-            result = ask(*inputs, work=work)
+            alone.run(Spread(ask), pieces, came, threads=max(1, self.threads // asked))
         except BaseException:
-            write_whole(spent, str(before + time.perf_counter() - started).encode())
+            for key in left:
+                write_whole(folders[key] / "seconds", str(_spent(folders[key]) + time.perf_counter() - begun).encode())
             raise
-        seconds = before + time.perf_counter() - started
-        write_whole(partial / "result.json", result.to_json().encode())
-        write_whole(partial / "provenance.json", json.dumps({"seconds": round(seconds, 3), "device": self.device}).encode())
-        with writing(name, done):
+
+    def _store(self, name: str, key: str, partial: Path, done: Done[R]) -> None:
+        """Write an answer down; the one rename takes `.partial` away."""
+        seconds = round(_spent(partial) + done.seconds, 3)
+        write_whole(partial / "result.json", done.result.to_json().encode())
+        write_whole(partial / "provenance.json", json.dumps({"seconds": seconds, "device": self.device}).encode())
+        with writing(name, partial):
             for path in partial.iterdir():
                 if path.name not in _KEPT:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-            partial.rename(done)
-        self._count(name, seconds)
-        self.reporter.end(name, seconds, cached=False)
-        return type(result).from_json(result.to_json())  # what will be found next time, to the order of its keys
+            partial.rename(self._done(name, key))
 
-    def _count(self, name: str, seconds: float) -> None:
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 3)
+
+def _spent(partial: Path) -> float:
+    """Seconds that an interrupted question has taken so far."""
+    noted = partial / "seconds"
+    return float(noted.read_text()) if noted.is_file() else 0.0
 
 
 def _check_format(folder: Path) -> None:
@@ -408,48 +485,3 @@ def _check_format(folder: Path) -> None:
             )
     else:
         write_whole(mark, json.dumps({"version": FORMAT}).encode())
-
-
-@dataclass(frozen=True)
-class RunEntry:
-    """One line of `lockforge runs list`."""
-
-    stage: str
-    key: str
-    finished: bool
-    seconds: float
-    bytes: int
-
-
-def list_runs(folder: Path) -> tuple[RunEntry, ...]:
-    """Every finished and interrupted question below a runs folder."""
-    entries = []
-    for path in sorted(folder.glob("*/*")):
-        if not path.is_dir() or path.parent.name == "files":
-            continue
-        finished = not path.name.endswith(".partial")
-        noted = path / "provenance.json"
-        seconds = float(json.loads(noted.read_text())["seconds"]) if finished and noted.is_file() else 0.0
-        size = sum(item.stat().st_size for item in path.rglob("*") if item.is_file())
-        entries.append(RunEntry(path.parent.name, path.name.removesuffix(".partial"), finished, seconds, size))
-    return tuple(entries)
-
-
-def clean_runs(folder: Path, *, everything: bool) -> tuple[int, int]:
-    """Remove interrupted questions (all questions and files when `everything`).
-
-    Returns: how many folders or files were removed, and their bytes.
-    Raises: ResourceError: one of them is in use.
-    """
-    removed = freed = 0
-    for path in sorted(folder.glob("*/*")):
-        if not everything and not path.name.endswith(".partial"):
-            continue
-        with contextlib.ExitStack() as stack:
-            if path.is_dir() and path.name.endswith(".partial"):
-                stack.enter_context(held(path / "lock"))
-            freed += sum(item.stat().st_size for item in (path.rglob("*") if path.is_dir() else (path,)) if item.is_file())
-            with writing("nothing", path):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        removed += 1
-    return removed, freed

@@ -1,6 +1,8 @@
 """What every test may use: real data where it is, named generators, one thread."""
 
+import gc
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +36,18 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no real data here: set LOCKFORGE_DATA to a folder with images/, nas/ and weights/")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A Ray cluster of this machine with two workers; the test is skipped where Ray is not installed."""
+    ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # Ray drops its own processes without waiting for them
+        ray.shutdown()
+        gc.collect()
 
 
 @pytest.fixture

@@ -12,26 +12,40 @@ PACKAGE = ROOT / "lockforge"
 BASE = {"errors", "randomness"}
 NOUNS = {"data", "spaces", "engine", "evidence"}
 VERBS = {"embed", "search", "train", "prune", "audit", "export"}
-BONES = BASE | {"records", "recipe", "runs"}
+BONES = BASE | {"records", "recipe", "runs", "pieces"}
 MAY_IMPORT = {
     "errors": set(),
     "randomness": set(),
     "records": {"errors"},
     "recipe": {"errors", "records"},
     "tensors": set(),
-    "runs": {"errors", "records", "randomness", "tensors"},
+    "pieces": {"errors", "records", "runs"},
+    "runs": {"errors", "records", "randomness", "tensors", "pieces"},
+    "executors": {"errors", "records", "pieces", "runs"},
     **dict.fromkeys(NOUNS, BONES),
     **dict.fromkeys(VERBS, BONES | NOUNS),
     "verify": BONES | {"evidence", "spaces"},
     "policy": BONES | {"evidence"},
     "gate": BONES | {"evidence", "policy", "verify"},
     "benchmark": BONES | {"spaces", "search"},
-    "pipeline": BONES | NOUNS | VERBS,
-    "cli": BONES | NOUNS | VERBS | {"pipeline", "verify", "policy", "gate", "benchmark"},
+    "pipeline": BONES | NOUNS | VERBS | {"executors"},
+    "cli": BONES | NOUNS | VERBS | {"pipeline", "verify", "policy", "gate", "benchmark", "executors"},
     "__main__": {"cli"},
     "__init__": BONES | NOUNS | VERBS | {"pipeline", "verify", "policy", "gate"},
 }
-DOORS = {"onnxruntime": 2, "onnx": 3, "sklearn": 1, "jinja2": 1, "cryptography": 2, "rich": 1, "PIL": 1, "pyarrow": 1, "timm": 1}
+DOORS = {
+    "onnxruntime": 2,
+    "onnx": 3,
+    "sklearn": 1,
+    "jinja2": 1,
+    "cryptography": 2,
+    "rich": 1,
+    "PIL": 1,
+    "pyarrow": 1,
+    "timm": 1,
+    "ray": 1,
+    "fsspec": 1,
+}
 
 
 def imports_of(text: str) -> Iterator[str]:

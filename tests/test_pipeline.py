@@ -11,11 +11,14 @@ from lockforge.data.builtin import DEFAULT
 from lockforge.data.roles import read_roles
 from lockforge.evidence.faults import faults_of, start_faults
 from lockforge.evidence.signing import new_key
+from lockforge.executors import Kind, make_executor
 from lockforge.export.seal import Seal, sealing
 from lockforge.export.stage import lay_out
 from lockforge.pipeline import STAND_IN, Models, audit, provenance, prune
 from lockforge.recipe import Recipe, read_recipe
 from lockforge.records import Architecture, Report, Subjects
+from lockforge.runs import Silent
+from tests.executors.workers import kill_workers
 
 TINY = """
 threads: 1
@@ -73,6 +76,28 @@ def test_the_same_recipe_gives_the_same_report_byte_for_byte(release: Path, tiny
     artifact = protect(tiny, read_roles(source, auxiliary, targets, tiny.data, do.files), do)
     assert do.files.get(artifact.report) == (release / "report.json").read_bytes()
     assert do.files.get(artifact.files["model.onnx"]) == (release / "model.onnx").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["processes", "ray"])
+def test_wherever_the_work_is_done_the_report_is_the_same(
+    kind: Kind, release: Path, tiny: Recipe, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """In worker processes and on a Ray cluster, though every worker is killed in the middle of the audit."""
+    if kind == "ray":
+        request.getfixturevalue("ray_cluster")
+    killed: list[int] = []
+
+    class Killer(Silent):
+        def step(self, _done: float, _total: float, note: str) -> None:
+            if ": fine-tune" in note and not killed:
+                killed.extend(kill_workers(kind))
+
+    do = open_runs(tiny, tmp_path / "runs", device="cpu", reporter=Killer(), executor=make_executor(kind, workers=2))
+    source, auxiliary, targets = DEFAULT
+    artifact = protect(tiny, read_roles(source, auxiliary, targets, tiny.data, do.files), do)
+    assert killed
+    assert do.files.get(artifact.report) == (release / "report.json").read_bytes()
 
 
 def test_targets_are_not_needed_for_the_choice(release: Path, tiny: Recipe, tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lockforge.cli.kept import clean_runs, list_runs
 from lockforge.errors import DataError, IntegrityError, ResourceError
+from lockforge.executors.threads import Threads
 from lockforge.records import FileRef, Record
-from lockforge.runs import FORMAT, Files, Runs, Work, clean_runs, held, list_runs, stage, write_whole
+from lockforge.runs import FORMAT, Files, Runs, Silent, Work, held, stage, write_whole
 
 CALLS: list[int] = []
 
@@ -58,6 +60,50 @@ def test_a_question_is_asked_once(do: Runs) -> None:
     assert do(double, 4) == first == Runs(do.folder, seed=0)(double, 4)
     assert CALLS == [4]
     assert do.files.get_arrays(first.array)["x"].tolist() == [4, 4, 4]
+
+
+def test_several_questions_are_answered_in_order_and_only_the_missing_are_worked_out(do: Runs) -> None:
+    """Whichever comes first; the same question twice is worked out once, and each is found alone afterwards."""
+    do.executor = Threads(2)
+    assert do(double, 2).value == 4
+    assert [answer.value for answer in do.all(double, [(1,), (2,), (3,), (1,)])] == [2, 4, 6, 2]
+    assert sorted(CALLS) == [1, 2, 3]
+    assert do(double, 3).value == 6
+    assert len(CALLS) == 3
+    assert len(do.keys["double"]) == 6
+    assert not list(do.folder.glob("*/*.partial"))
+    assert do.all(double, []) == ()
+
+
+def test_one_of_several_that_stops_leaves_the_others_answers(do: Runs) -> None:
+    """What was finished is found, what stopped resumes; its time is kept."""
+    with pytest.raises(KeyboardInterrupt):
+        do.all(double, [(4,), (13,), (5,)])
+    assert [entry.finished for entry in list_runs(do.folder)].count(True) == 1
+    assert len(list(do.folder.glob("double/*.partial/seconds"))) == 2
+    assert [answer.value for answer in do.all(double, [(4,), (13,), (5,)])] == [8, 26, 10]
+    assert CALLS == [4, 13, 13, 5]
+
+
+def test_progress_of_several_is_told_as_one(do: Runs) -> None:
+    """A beginning, shares of all that rise, and an end each."""
+    told: list[object] = []
+
+    class Teller(Silent):
+        def begin(self, stage: str) -> None:
+            told.append(stage)
+
+        def step(self, done: float, total: float, _note: str) -> None:
+            told.append((done, total))
+
+        def end(self, _stage: str, _seconds: float, *, cached: bool) -> None:
+            told.append(cached)
+
+    do.reporter = Teller()
+    do(double, 7)
+    told.clear()
+    do.all(double, [(7,), (8,), (9,)])
+    assert told == ["double", (1, 2), (2, 2), True, False, False]
 
 
 def test_a_fresh_answer_and_a_found_one_are_the_same_to_the_order_of_their_keys(do: Runs) -> None:

@@ -1,26 +1,17 @@
 """A few places of an audit, fitted again from the released weights: the audit's own code with the audit's own draws."""
 
 from collections import defaultdict
-from functools import partial
 
 from lockforge.audit.attackers import SUITE_VERSION
-from lockforge.audit.ledger import Ledger
 from lockforge.audit.protocol import Item
-from lockforge.audit.side_by_side import Brake, Job, run_all
-from lockforge.audit.stage import Scene, one_attack, set_scene, who_attacks
-from lockforge.audit.starts import StartingPoint, facts_of, starting_points
+from lockforge.audit.stage import Attacked, Scene, carry_out, set_scene, who_attacks
+from lockforge.audit.starts import StartingPoint
 from lockforge.audit.thief import GridPoint
 from lockforge.errors import IntegrityError, RecipeError
 from lockforge.evidence.refits import FROM_RELEASE
 from lockforge.recipe import AuditRecipe
-from lockforge.records import AttackPoint, ImageSet, Record, Subjects, TransferAudit
+from lockforge.records import ImageSet, Subjects, TransferAudit
 from lockforge.runs import Work, stage
-
-
-class Refitted(Record):
-    """The points of the places that were fitted again."""
-
-    points: tuple[AttackPoint, ...]
 
 
 @stage(version=1)
@@ -34,7 +25,7 @@ def refit_places(
     in_company: bool,
     *,
     work: Work,
-) -> Refitted:
+) -> Attacked:
     """Fit places again: (start, attacker, images, seed), starts of `FROM_RELEASE`, which need no weights but the release's.
 
     Args: in_company: fit all grid values of each place's start, attacker and seed, and give them all. Networks that are trained together
@@ -46,30 +37,23 @@ def refit_places(
             f"the audit was made with version {audit.suite_version} of the suites, this is version {SUITE_VERSION}",
             hint="provenance.json names the code that made it: install that",
         )
-    facts, _ = facts_of(subjects, source, target)
-    brake = Brake()
-    scene = set_scene(facts, source, target, recipe, work, brake)
-    starts = {start.name: start for start in _starts(subjects, target, work)}
-    _check_said(audit, scene, tuple(starts.values()))
+    known = _known(subjects)
+    scene = set_scene(known, source, target, recipe, work=work)
+    starts = tuple(start for start in scene.starts.values() if start.name in FROM_RELEASE)
+    _check_said(audit, scene, starts)
     drawn: dict[Item, list[GridPoint]] = defaultdict(list)
     grid = {point.samples: point for point in scene.grid.points}
     for start, attacker, samples, seed in places:
         drawn[Item(start, attacker, seed)].append(grid[samples])
-    jobs: dict[Item, Job] = {}
-    for item, points in drawn.items():
-        start_ = starts[item.start]
-        given = start_.given(scene.terms.draw("start", start_.name, item.seed), work.device)
-        attacker_ = next(one for one in who_attacks(recipe.suite, facts, start_) if one.name == item.attacker)
-        jobs[item] = partial(one_attack, item, attacker_, given, scene.grid.points if in_company else tuple(points), scene)
-    return Refitted(points=run_all(jobs, Ledger(work.folder), work, brake))
+    items = {item: tuple(scene.grid.points if in_company else points) for item, points in drawn.items()}
+    return Attacked(points=carry_out(scene, (known, source, target, recipe), items, work))
 
 
-def _starts(subjects: Subjects, target: ImageSet, work: Work) -> tuple[StartingPoint, ...]:
-    """The starts that can be made of a release. The others' weights are not in it; theirs are replaced and never used."""
+def _known(subjects: Subjects) -> Subjects:
+    """What can be made of a release. The others' weights are not in it; theirs are replaced and never used."""
     release = subjects.release
     reference = subjects.reference.model_copy(update={"weights": release.weights})
-    known = subjects.model_copy(update={"twin": release, "reference": reference, "ablations": (), "public": ()})
-    return tuple(start for start in starting_points(known, target, work.files)[0] if start.name in FROM_RELEASE)
+    return subjects.model_copy(update={"twin": release, "reference": reference, "ablations": (), "public": ()})
 
 
 def _check_said(audit: TransferAudit, scene: Scene, starts: tuple[StartingPoint, ...]) -> None:

@@ -6,18 +6,24 @@ from functools import partial
 
 from lockforge.audit.attackers import SUITE_VERSION, SUITES, attackers_of, left_out
 from lockforge.audit.ledger import Ledger
-from lockforge.audit.protocol import Attacker, Budget, Facts, Given, Item, Terms, attack
-from lockforge.audit.side_by_side import Brake, Job, run_all
+from lockforge.audit.protocol import Attacker, Budget, Facts, Item, Terms, attack
 from lockforge.audit.starts import StartingPoint, facts_of, starting_points
 from lockforge.audit.thief import Grid, GridPoint, Thief, merge, plan_grid, split_thief
 from lockforge.data.batches import Pool, load_pool
 from lockforge.evidence.curves import measure, verdict
+from lockforge.pieces import Spread
 from lockforge.randomness import torch_generator
 from lockforge.recipe import AuditRecipe
-from lockforge.records import AttackPoint, ImageSet, Start, Subjects, TransferAudit
+from lockforge.records import AttackPoint, ImageSet, Record, Start, Subjects, TransferAudit
 from lockforge.runs import Work, stage
 
 CHECKED: tuple[Start, ...] = ("release", "scratch_release")
+
+
+class Attacked(Record):
+    """What an attacker got from one start with one seed: a point for every setting and place of the grid."""
+
+    points: tuple[AttackPoint, ...]
 
 
 @stage(version=4)
@@ -28,13 +34,11 @@ def audit_transfer(subjects: Subjects, source: ImageSet, target: ImageSet, recip
 
     Raises: DataError: the target has another shape than the networks, or too few images for a curve. OutcomeError: an attack diverged.
     """
-    starts, same_as = starting_points(subjects, target, work.files)
-    facts, alone = facts_of(subjects, source, target)
-    skipped = who_is_skipped(recipe.suite, facts, alone)
-    brake = Brake()
-    scene = set_scene(facts, source, target, recipe, work, brake)
-    points = run_all(plan_jobs(starts, scene), Ledger(work.folder), work, brake)
-    measures = measure(points, same_as, test_samples=len(scene.test))
+    scene = set_scene(subjects, source, target, recipe, work=work)
+    _, alone = facts_of(subjects, source, target)
+    skipped = who_is_skipped(recipe.suite, scene.terms.facts, alone)
+    points = carry_out(scene, (subjects, source, target, recipe), plan_items(scene), work)
+    measures = measure(points, scene.same_as, test_samples=len(scene.test))
     return TransferAudit(
         target=target.digest,
         suite=recipe.suite,
@@ -47,7 +51,7 @@ def audit_transfer(subjects: Subjects, source: ImageSet, target: ImageSet, recip
         skipped=skipped,
         validation_samples=sum(scene.grid.validation),
         test_samples=len(scene.test),
-        same_as=same_as,
+        same_as=scene.same_as,
         points=points,
         measures=measures,
         verdict=verdict(measures, recipe.suite, skipped),
@@ -56,8 +60,10 @@ def audit_transfer(subjects: Subjects, source: ImageSet, target: ImageSet, recip
 
 @dataclass(frozen=True)
 class Scene:
-    """What every attack of an audit shares: the grid, one thief a seed, the target's test split, and the terms."""
+    """What every attack of an audit shares: the starts, the grid, one thief a seed, the target's test split, and the terms."""
 
+    starts: Mapping[Start, StartingPoint]
+    same_as: dict[Start, Start]
     grid: Grid
     thieves: Sequence[Thief]
     test: Pool
@@ -83,11 +89,13 @@ def who_is_skipped(suite: str, facts: Facts, alone: Facts) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def set_scene(facts: Facts, source: ImageSet, target: ImageSet, recipe: AuditRecipe, work: Work, brake: Brake) -> Scene:
-    """Hand out the target's images: training and validation splits to the thief, the test split to nobody.
+def set_scene(subjects: Subjects, source: ImageSet, target: ImageSet, recipe: AuditRecipe, *, work: Work) -> Scene:
+    """Find the starts, and hand out the target's images: training and validation splits to the thief, the test split to nobody.
 
-    Raises: DataError: too few images for a curve.
+    Raises: DataError: the target has another shape than the networks, or too few images for a curve.
     """
+    starts, same_as = starting_points(subjects, target, work.files)
+    facts, _ = facts_of(subjects, source, target)
     like = load_pool(source, "train", work.files, device=work.device)
     owned = [load_pool(target, split, work.files, device=work.device) for split in ("train", "val")]
     pool = merge(owned, like)
@@ -95,33 +103,60 @@ def set_scene(facts: Facts, source: ImageSet, target: ImageSet, recipe: AuditRec
     grid = plan_grid(pool.labels.cpu(), target.classes, recipe.images_per_class, recipe.fractions)
     draw = partial(torch_generator, work.seed, "audit")
     thieves = [split_thief(pool, grid, draw, seed, like) for seed in range(recipe.seeds)]
-    budget = Budget(recipe.steps or SUITES[recipe.suite].steps, recipe.batch_size, work.device, recipe.probe_steps, brake.ask)
-    return Scene(grid, thieves, test, Terms(recipe, facts, budget, draw))
+    budget = Budget(recipe.steps or SUITES[recipe.suite].steps, recipe.batch_size, work.device, recipe.probe_steps)
+    return Scene({start.name: start for start in starts}, same_as, grid, thieves, test, Terms(recipe, facts, budget, draw))
 
 
-def plan_jobs(starts: Sequence[StartingPoint], scene: Scene) -> Mapping[Item, Job]:
-    """Every attack as a function without arguments, by its name. A start's fresh weights depend on the start and the seed only.
+def plan_items(scene: Scene) -> dict[Item, tuple[GridPoint, ...]]:
+    """Every attack, and the points of the grid that it is made at.
 
     Where the suite checks its budget, the release and its empty network are attacked with a larger one too, at the middle of the grid with
     the first seed.
     """
-    jobs: dict[Item, Job] = {}
-    recipe, draw, device = scene.terms.recipe, scene.terms.draw, scene.terms.budget.device
-    points, factor = scene.grid.points, SUITES[recipe.suite].check
+    items: dict[Item, tuple[GridPoint, ...]] = {}
+    recipe, points = scene.terms.recipe, scene.grid.points
+    factor = SUITES[recipe.suite].check
     for seed in range(recipe.seeds):
-        for start in starts:
-            here = replace(scene, terms=replace(scene.terms, facts=start.facts(scene.terms.facts)))
-            given = start.given(draw("start", start.name, seed), device)
+        for start in scene.starts.values():
             for attacker in who_attacks(recipe.suite, scene.terms.facts, start):
                 item = Item(start.name, attacker.name, seed)
-                jobs[item] = partial(one_attack, item, attacker, given, points, here)
+                items[item] = tuple(points)
                 if factor and seed == 0 and start.name in CHECKED:
-                    more = replace(item, budget=factor)
-                    jobs[more] = partial(one_attack, more, attacker, given, points[len(points) // 2 :][:1], here)
-    return jobs
+                    items[replace(item, budget=factor)] = tuple(points[len(points) // 2 :][:1])
+    return items
 
 
-def one_attack(item: Item, attacker: Attacker, given: Given, points: Sequence[GridPoint], scene: Scene) -> tuple[AttackPoint, ...]:
-    """Attack a network with the thief's images at these points of the grid."""
-    loots = {point: scene.thieves[item.seed].loot(point) for point in points}
-    return attack(item, attacker, given, loots, scene.test, scene.terms)
+def carry_out(
+    scene: Scene,
+    shared: tuple[Subjects, ImageSet, ImageSet, AuditRecipe],
+    items: Mapping[Item, tuple[GridPoint, ...]],
+    work: Work,
+) -> tuple[AttackPoint, ...]:
+    """The points of every item in order; those in the stage's ledger are not made again, the others are added to it as they come.
+
+    Args: shared: what `set_scene` made the scene of.
+    """
+    ledger = Ledger(work.folder)
+    wanted = [item for item in items if item not in ledger.finished]
+    done = len(items) - len(wanted)
+
+    def came(place: int, found: Attacked) -> None:
+        nonlocal done
+        item = wanted[place]
+        ledger.add(item, found.points)
+        done += 1
+        work.report(done, len(items), f"{item.start}: {item.attacker}, seed {item.seed}")
+
+    pieces = [(item.start, item.attacker, item.seed, item.budget, tuple(point.samples for point in items[item])) for item in wanted]
+    work.spread(Spread(attack_item, set_scene, shared, scene), pieces, came)
+    return tuple(point for item in items for point in ledger.finished[item])
+
+
+def attack_item(scene: Scene, start: Start, attacker: str, seed: int, budget: int, samples: tuple[int, ...], *, work: Work) -> Attacked:
+    """Make one attack at those points of the grid that have so many images. A start's fresh weights depend on it and the seed only."""
+    from_, terms = scene.starts[start], scene.terms
+    sent = next(one for one in who_attacks(terms.recipe.suite, terms.facts, from_) if one.name == attacker)
+    given = from_.given(terms.draw("start", start, seed), work.device)
+    here = replace(terms, facts=from_.facts(terms.facts), budget=replace(terms.budget, report=work.report))
+    loots = {point: scene.thieves[seed].loot(point) for point in scene.grid.points if point.samples in samples}
+    return Attacked(points=attack(Item(start, attacker, seed, budget), sent, given, loots, scene.test, here))

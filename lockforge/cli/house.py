@@ -129,7 +129,7 @@ def list_(runs: RunsFolder = Path("runs"), json: AsJson = False) -> None:
     """List finished and interrupted stages."""
     from dataclasses import asdict
 
-    from lockforge.runs import list_runs
+    from lockforge.cli.kept import list_runs
 
     entries = list_runs(runs)
     if json:
@@ -150,7 +150,7 @@ def clean(
     json: AsJson = False,
 ) -> None:
     """Remove what was interrupted; with --all remove everything."""
-    from lockforge.runs import clean_runs
+    from lockforge.cli.kept import clean_runs
 
     removed, freed = clean_runs(runs, everything=everything)
     if json:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from lockforge.cli.releases import Certificate, Key, Oci, OpenDigests, Unsigned, check_out, lay_out
+from lockforge.cli.runtime import Device, RunsFolder, Runtime, with_runtime
 from lockforge.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one recipe key: search.steps=80. May be repeated.")
 ]
 Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave out pictures that cannot be read, and say which.")]
-RunsFolder = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where finished stages are kept and found again.")]
-Device = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda", help="Where tensors live; auto takes a GPU if there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The answer as JSON on standard output.")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The release folder to write.")]
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="The owner's data: an image folder, an .npz file or a built-in name.")]
@@ -64,8 +63,9 @@ OwnWeights = Annotated[Path | None, typer.Option("--weights", metavar="FILE", he
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (protect, embed, search, train, prune, audit, export, metatrain, metabench, benchmark):
-        app.command()(command)
+    for command in (protect, embed, search, train, prune, audit, export, metatrain, metabench):
+        app.command()(with_runtime(command))
+    app.command()(benchmark)
 
 
 def protect(
@@ -84,14 +84,14 @@ def protect(
     oci: Oci = None,
     set_: Overrides = None,
     skip_unreadable: Skip = False,
-    runs: RunsFolder = Path("runs"),
-    device: Device = "auto",
     json: AsJson = False,
+    *,
+    runtime: Runtime,
 ) -> None:
     """Lock a model to its own task, attack it as a thief would, export it signed with a report."""
     from lockforge.cli import show
 
-    settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
+    settings, do, terminal = _begin(recipe, set_, runtime, skip=skip_unreadable)
     own = _own(model, weights)
     plan = check_out(out, oci, key, certificate, unsigned=unsigned)
     with terminal:
@@ -113,14 +113,14 @@ def embed(
     recipe: RecipeName = "digits",
     set_: Overrides = None,
     skip_unreadable: Skip = False,
-    runs: RunsFolder = Path("runs"),
-    device: Device = "auto",
     json: AsJson = False,
+    *,
+    runtime: Runtime,
 ) -> None:
     """Embed tasks (diagonal Fisher, Task2Vec) and show how near they are to one another."""
     from lockforge.cli import show
 
-    settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
+    settings, do, terminal = _begin(recipe, set_, runtime, skip=skip_unreadable)
     if (probe is None) != (settings.embed.probe == "packaged"):
         raise RecipeError(
             f"embed.probe is {settings.embed.probe!r} and --probe is {probe}",
@@ -139,14 +139,14 @@ def search(
     recipe: RecipeName = "digits",
     set_: Overrides = None,
     skip_unreadable: Skip = False,
-    runs: RunsFolder = Path("runs"),
-    device: Device = "auto",
     json: AsJson = False,
+    *,
+    runtime: Runtime,
 ) -> None:
     """Search a cell that is good on the source and poor elsewhere; targets are not asked for, because a search must not see them."""
     from lockforge.cli import show
 
-    settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
+    settings, do, terminal = _begin(recipe, set_, runtime, skip=skip_unreadable)
     with terminal:
         roles = _gather(_places(source, auxiliary, None), settings, do, terminal)
         from lockforge import pipeline
@@ -162,14 +162,14 @@ def train(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The safetensors file to write.")] = Path("model.safetensors"),
     set_: Overrides = None,
     skip_unreadable: Skip = False,
-    runs: RunsFolder = Path("runs"),
-    device: Device = "auto",
     json: AsJson = False,
+    *,
+    runtime: Runtime,
 ) -> None:
     """Search a cell, train it, and write its weights."""
     from lockforge.cli import show
 
-    settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
+    settings, do, terminal = _begin(recipe, set_, runtime, skip=skip_unreadable)
     with terminal:
         roles = _gather(_places(source, auxiliary, None), settings, do, terminal)
         from lockforge import pipeline
@@ -190,14 +190,14 @@ def prune(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The safetensors file to write.")] = Path("pruned.safetensors"),
     set_: Overrides = None,
     skip_unreadable: Skip = False,
-    runs: RunsFolder = Path("runs"),
-    device: Device = "auto",
     json: AsJson = False,
+    *,
+    runtime: Runtime,
 ) -> None:
     """Put a weight lock on a trained model: by ntp, unless prune.method says magnitude. Without --auxiliary, pictures are made up."""
     from lockforge.cli import show
 
-    settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
+    settings, do, terminal = _begin(recipe, set_, runtime, skip=skip_unreadable)
     if settings.prune.method == "none":
         settings = settings.model_copy(update={"prune": settings.prune.model_copy(update={"method": "ntp"})})
     with terminal:
@@ -220,14 +220,14 @@ def audit(
     recipe: RecipeName = "digits",
     set_: Overrides = None,
     skip_unreadable: Skip = False,
-    runs: RunsFolder = Path("runs"),
-    device: Device = "auto",
     json: AsJson = False,
+    *,
+    runtime: Runtime,
 ) -> None:
     """Attack a model as a thief would; finding no protection is an answer, not an error."""
     from lockforge.cli import show
 
-    settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
+    settings, do, terminal = _begin(recipe, set_, runtime, skip=skip_unreadable)
     with terminal:
         roles = _gather(_places(source, None, target), settings, do, terminal)
         from lockforge import pipeline
@@ -250,14 +250,14 @@ def export(
     oci: Oci = None,
     set_: Overrides = None,
     skip_unreadable: Skip = False,
-    runs: RunsFolder = Path("runs"),
-    device: Device = "auto",
     json: AsJson = False,
+    *,
+    runtime: Runtime,
 ) -> None:
     """Make a signed release of a model that is already trained."""
     from lockforge.cli import show
 
-    settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
+    settings, do, terminal = _begin(recipe, set_, runtime, skip=skip_unreadable)
     plan = check_out(out, oci, key, certificate, unsigned=unsigned)
     with terminal:
         roles = _gather(_places(source, None, target), settings, do, terminal)
@@ -278,11 +278,11 @@ def metatrain(
     recipe: RecipeName = "digits",
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The predictor's file to write.")] = Path("predictor.safetensors"),
     set_: Overrides = None,
-    runs: RunsFolder = Path("runs"),
-    device: Device = "auto",
+    *,
+    runtime: Runtime,
 ) -> None:
     """Train the predictor of a space anew: embed many tasks, score untrained cells on each, fit. The card goes to standard output."""
-    begun = _begin(recipe, set_, runs, device)
+    begun = _begin(recipe, set_, runtime)
     from lockforge import pipeline
 
     plan = pipeline.MetaPlan(form=form)
@@ -295,11 +295,11 @@ def metabench(
     recipe: RecipeName = "digits",
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The meta-bench's file to write.")] = Path("metabench.safetensors"),
     set_: Overrides = None,
-    runs: RunsFolder = Path("runs"),
-    device: Device = "auto",
+    *,
+    runtime: Runtime,
 ) -> None:
     """Train random cells of a space briefly on several sets: the prior "good in general" of TU. The card goes to standard output."""
-    begun = _begin(recipe, set_, runs, device)
+    begun = _begin(recipe, set_, runtime)
     from lockforge import pipeline
 
     _make_file(begun, out, lambda settings, do: pipeline.metabench(sets, cells, settings, do))
@@ -399,16 +399,17 @@ def _convert(table: Path, space: str, out: Path, *, as_json: bool) -> None:
     )
 
 
-def _begin(recipe: str, overrides: list[str] | None, runs: Path, device: str, *, skip: bool = False) -> "tuple[Recipe, Runs, Terminal]":
+def _begin(recipe: str, overrides: list[str] | None, runtime: Runtime, *, skip: bool = False) -> "tuple[Recipe, Runs, Terminal]":
     """Faults of the recipe and the machine come before the seconds that torch takes to start."""
     from lockforge.cli.show import Terminal
     from lockforge.recipe import read_recipe
 
     settings = read_recipe(recipe, (*(overrides or ()), *(["data.skip_unreadable=true"] if skip else [])))
     terminal = Terminal(f"recipe {recipe}")
+    executor = runtime.make_executor()
     from lockforge.pipeline import open_runs
 
-    return settings, open_runs(settings, runs, device=device, reporter=terminal), terminal
+    return settings, open_runs(settings, runtime.runs, device=runtime.device, reporter=terminal, executor=executor), terminal
 
 
 def _make_file(

@@ -21,9 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from lockforge.audit.attackers import SUITES
-from lockforge.audit.side_by_side import Brake
-from lockforge.audit.stage import plan_jobs, set_scene
-from lockforge.audit.starts import facts_of, starting_points
+from lockforge.audit.stage import attack_item, plan_items, set_scene
 from lockforge.data.batches import Pool, load_pool
 from lockforge.data.roles import read_set
 from lockforge.engine.evaluate import accuracy, logits_of
@@ -74,17 +72,18 @@ def run(given: argparse.Namespace, work: Work) -> None:
     models = [checkpoint(network, source, work) for network in (release, reference)]
     subjects = Subjects(release=models[0], twin=models[0], reference=models[1])
     recipe = AuditRecipe(suite=given.suite, images_per_class=tuple(given.grid), seeds=given.seeds, steps=given.steps)
-    starts, same_as = starting_points(subjects, target, work.files)
-    jobs = plan_jobs(starts, set_scene(facts_of(subjects, source, target)[0], source, target, recipe, work, Brake()))
+    scene = set_scene(subjects, source, target, recipe, work=work)
 
     seconds: dict[str, float] = defaultdict(float)
     checks: dict[str, float] = defaultdict(float)
     points: list[AttackPoint] = []
-    for item, job in jobs.items():
+    for item, places in plan_items(scene).items():
         if (given.starts and item.start not in given.starts) or (given.no_check and item.budget > 1):
             continue
         started = time.perf_counter()
-        points += job()
+        points += attack_item(
+            scene, item.start, item.attacker, item.seed, item.budget, tuple(point.samples for point in places), work=work
+        ).points
         (checks if item.budget > 1 else seconds)[item.attacker] += time.perf_counter() - started
         print(
             f"{item.start:18s} {item.attacker:18s} seed {item.seed} budget {item.budget} {time.perf_counter() - started:6.1f} s", flush=True
@@ -107,7 +106,7 @@ def run(given: argparse.Namespace, work: Work) -> None:
         "mean_accuracy": {start: {name: round(value, 4) for name, value in found.items()} for start, found in reached.items()},
     }
     if not given.starts:
-        measures = measure(tuple(points), same_as, test_samples=target.counts.test)
+        measures = measure(tuple(points), scene.same_as, test_samples=target.counts.test)
         figures["removed"] = measures.removed_vs_reference.model_dump()
         figures["removed_by_dummy"] = measures.removed_by_dummy.model_dump()
         figures["budget_checks"] = [check.model_dump() for check in measures.budget_checks]
