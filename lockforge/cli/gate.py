@@ -8,13 +8,19 @@ import typer
 if TYPE_CHECKING:
     from lockforge.records import Verdict
 
+Key = Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The signer's public key (PEM).")]
+Chain = Annotated[
+    Path | None,
+    typer.Option("--certificate-chain", metavar="FILE", help="Certificates you trust (PEM): the signer's must lead to one of them."),
+]
 Sarif = Annotated[Path | None, typer.Option("--sarif", metavar="FILE", help="Write what failed as SARIF 2.1.0, for code scanning.")]
 
 
 def gate(
     release: Annotated[Path, typer.Argument(metavar="RELEASE", help="The release folder.")],
     policy: Annotated[Path, typer.Option("--policy", metavar="FILE", help="What the release must show (YAML).")],
-    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The signer's public key (PEM).")] = None,
+    key: Key = None,
+    certificate_chain: Chain = None,
     junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write the checks as JUnit XML.")] = None,
     sarif: Sarif = None,
     summary: Annotated[
@@ -26,7 +32,7 @@ def gate(
     from lockforge.gate import gate_release
     from lockforge.policy import read_policy
 
-    verdict = gate_release(release, read_policy(policy), key)
+    verdict = gate_release(release, read_policy(policy), key, trusted=certificate_chain)
     if junit or sarif or summary:
         _write(verdict, release.name, junit, (sarif, policy), summary)
     if verdict.passed and not json:

@@ -2,8 +2,7 @@
 
 A signature file is a Sigstore bundle (JSON, v0.3, public-key material) around a DSSE envelope around an in-toto Statement v1, whose
 predicate lists every file with its SHA-256. Keys are elliptic curve keys (P-256 where we make one; P-384 and P-521 are read), alone or
-with certificates (`certificates.py`). The stock tool (`model_signing`) reads what we write and we read what it writes with either; keyless
-(Sigstore) signatures are left to it.
+with certificates (`certificates.py`). The stock tool (`model_signing`) reads what we write and we read what it writes with either.
 
 Sources: OpenSSF Model Signing v1.0; DSSE protocol v1.0.0 (github.com/secure-systems-lab/dsse); in-toto attestation Statement v1.
 Key material is never logged nor put into an error message.
@@ -12,18 +11,16 @@ Key material is never logged nor put into an error message.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lockforge.errors import IntegrityError, RecipeError
-from lockforge.evidence.certificates import Certificates, check_chain, from_bundle, key_of, to_bundle
 from lockforge.evidence.dsse import STATEMENT_TYPE, at, envelope_of, known, opened, parsed, parsed_file, shown, table, to_be_signed
 from lockforge.evidence.manifest import (
     MANIFEST,
@@ -37,6 +34,9 @@ from lockforge.evidence.manifest import (
 )
 from lockforge.records import FileRef
 from lockforge.runs import write_whole, writing
+
+if TYPE_CHECKING:
+    from lockforge.evidence.certificates import Certificates
 
 PrivateKey = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
@@ -157,7 +157,7 @@ def fingerprint(key: PublicKey) -> str:
 # Signing
 
 
-def sign_folder(folder: Path, key: PrivateKey, chain: Certificates = ()) -> None:
+def sign_folder(folder: Path, key: PrivateKey, chain: "Certificates" = ()) -> None:
     """Sign everything in a folder: writes `manifest.json`, which names the signer, then `model.sig`, which covers it and all else.
 
     Args: chain: certificates that say whose key it is, the key's own first; none signs with the bare key.
@@ -166,7 +166,11 @@ def sign_folder(folder: Path, key: PrivateKey, chain: Certificates = ()) -> None
     (folder / SIGNATURE).unlink(missing_ok=True)
     write_manifest(folder, public_pem(key.public_key()))
     payload = json.dumps(_statement(hash_folder(folder)), sort_keys=True).encode()
-    who = {"x509CertificateChain": to_bundle(chain)} if chain else {"publicKey": {"hint": _hint(key.public_key())}}
+    who: dict[str, object] = {"publicKey": {"hint": _hint(key.public_key())}}
+    if chain:
+        from lockforge.evidence.certificates import to_bundle  # certificates take as long to import as all the rest here
+
+        who = {"x509CertificateChain": to_bundle(chain)}
     bundle = {
         "mediaType": BUNDLE_TYPE,
         "verificationMaterial": {**who, "tlogEntries": []},
@@ -186,6 +190,8 @@ def open_envelope(envelope: dict[str, Any], key: PublicKey, what: str) -> bytes:
     Raises: IntegrityError: it did not, or there is something else in it.
     """
     payload, signature = opened(envelope, what)
+    if key.curve.name not in _HASHES:
+        raise IntegrityError(f"{what} is said to be signed with a key on {key.curve.name}", hint="the format has P-256, P-384 and P-521")
     try:
         key.verify(signature, to_be_signed(payload), ec.ECDSA(_HASHES[key.curve.name]))
     except InvalidSignature:
@@ -219,6 +225,20 @@ def _hint(key: PublicKey) -> str:
 
 
 @dataclass(frozen=True)
+class Trust:
+    """What a reader brought, from somewhere else than the release, to know the signer by. Nothing of it: the bytes alone are checked.
+
+    Args: key: the signer's. roots: certificates that the signer's must lead to.
+    """
+
+    key: PublicKey | None = None
+    roots: "Certificates" = ()
+
+
+NOBODY = Trust()
+
+
+@dataclass(frozen=True)
 class Signer:
     """Who signed: `established` only when the reader brought the key, or a certificate that leads to it; else the key came with the
     release and proves no name. `name` is what the certificate says, where it was checked. `ignored` is what the signer asked to leave out.
@@ -235,31 +255,41 @@ class Signer:
         return fingerprint(self.key)
 
 
-def verify_folder(
-    folder: Path, public: PublicKey | None = None, found: Mapping[str, FileRef] | None = None, trusted: Sequence[x509.Certificate] = ()
-) -> Signer:
+def verify_folder(folder: Path, trust: Trust = NOBODY, found: Mapping[str, FileRef] | None = None) -> Signer:
     """Check that a folder holds exactly what was signed.
 
-    Args: public: the signer's key; without it the key that `manifest.json` names, which proves that nothing changed since signing but
-    not who signed. found: the folder's files where they have been hashed already. trusted: certificates that the signer's must lead to.
+    Args: trust: without a key or certificates the key is the one that `manifest.json` names, which proves that nothing changed since
+    signing but not who signed. found: the folder's files where they have been hashed already.
     Raises: IntegrityError: not signed, signed by another key, or not what was signed; every differing file is a fault.
     """
     found = hash_folder(folder) if found is None else found
     bundle = parsed_file(read_limited(folder / SIGNATURE), SIGNATURE)
     envelope, chain, hint = _read_bundle(bundle)
-    if trusted and not chain:
-        raise IntegrityError("it was signed with a bare key, without certificates", hint="give the signer's public key instead")
-    key = public or (key_of(chain) if trusted else named_signer(folder))
-    if (hint and hint != _hint(key)) or (chain and fingerprint(key_of(chain)) != fingerprint(key)):
-        raise IntegrityError(
-            f"it was signed with another key than {fingerprint(key)[:16]}...", hint="somebody else signed it, or it was signed again"
-        )
-    name = check_chain(chain, trusted) if trusted else ""
+    key, name = _key_and_name(folder, trust, chain, hint)
     promised, ignored = _promised(parsed(open_envelope(envelope, key, SIGNATURE), "the signed statement"))
     differing = differences(promised, {name: ref for name, ref in found.items() if name != SIGNATURE})
     if differing:
         raise IntegrityError("the folder is not what was signed", faults=differing, hint="get the release again from its owner")
-    return Signer(key, established=bool(public or trusted), name=name, ignored=ignored)
+    return Signer(key, established=bool(trust.key or trust.roots), name=name, ignored=ignored)
+
+
+def _key_and_name(folder: Path, trust: Trust, chain: "Certificates", hint: str) -> tuple[PublicKey, str]:
+    """The key that must have signed, and the name in its certificate where the reader trusts who issued it."""
+    if trust.roots and not chain:
+        raise IntegrityError("it was signed with a bare key, without certificates", hint="give the signer's public key instead")
+    if not chain:
+        key = trust.key or named_signer(folder)
+        other = bool(hint) and hint != _hint(key)
+    else:
+        from lockforge.evidence.certificates import check_chain, key_of
+
+        key = trust.key or (key_of(chain) if trust.roots else named_signer(folder))
+        other = fingerprint(key_of(chain)) != fingerprint(key)
+    if other:
+        raise IntegrityError(
+            f"it was signed with another key than {fingerprint(key)[:16]}...", hint="somebody else signed it, or it was signed again"
+        )
+    return key, check_chain(chain, trust.roots) if trust.roots else ""
 
 
 def named_signer(folder: Path) -> PublicKey:
@@ -278,7 +308,7 @@ def named_signer(folder: Path) -> PublicKey:
         raise IntegrityError(f"the signer that {MANIFEST} names {error}") from None
 
 
-def _read_bundle(tree: dict[str, Any]) -> tuple[dict[str, Any], Certificates, str]:
+def _read_bundle(tree: dict[str, Any]) -> tuple[dict[str, Any], "Certificates", str]:
     """Envelope, certificates and the key's hint. Nothing else may stand in a bundle: no byte of the file is without meaning."""
     known(tree, {"mediaType", "verificationMaterial", "dsseEnvelope"}, SIGNATURE)
     if at(tree, "mediaType", SIGNATURE) != BUNDLE_TYPE:
@@ -286,6 +316,8 @@ def _read_bundle(tree: dict[str, Any]) -> tuple[dict[str, Any], Certificates, st
     material = table(tree, "verificationMaterial", SIGNATURE)
     envelope = table(tree, "dsseEnvelope", SIGNATURE)
     if "x509CertificateChain" in material:
+        from lockforge.evidence.certificates import from_bundle
+
         known(material, {"x509CertificateChain", "tlogEntries"}, SIGNATURE)
         return envelope, from_bundle(material["x509CertificateChain"], SIGNATURE), ""
     if "publicKey" not in material:
