@@ -8,6 +8,8 @@ import typer
 if TYPE_CHECKING:
     from lockforge.records import Verdict
 
+WIDEST = 60  # characters of a column; what is longer pushes the rest of its line to the right
+
 Key = Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The signer's public key (PEM).")]
 Chain = Annotated[
     Path | None,
@@ -35,13 +37,24 @@ def gate(
     verdict = gate_release(release, read_policy(policy), key, trusted=certificate_chain)
     if junit or sarif or summary:
         _write(verdict, release.name, junit, (sarif, policy), summary)
-    if verdict.passed and not json:
-        typer.echo(f"passed: {len(verdict.checks)} checks")
-    else:
-        from lockforge.cli import show  # takes as long to import as all the rest
+    if json:
+        from lockforge.cli.show import answer
 
-        show.gate(verdict, as_json=json)
+        answer({"passed": verdict.passed, "checks": [check.model_dump() for check in verdict.checks]})
+    else:
+        typer.echo("\n".join(_lines(verdict)))
     raise typer.Exit(0 if verdict.passed else 1)
+
+
+def _lines(verdict: "Verdict") -> list[str]:
+    """What failed, with the bound, as a table; a release's words are shown as they are."""
+    if verdict.passed:
+        return [f"passed: {len(verdict.checks)} checks"]
+    failed = [(check.name, check.value, check.bound) for check in verdict.checks if not check.passed]
+    rows = [("failed", "found", "wanted"), *failed]
+    widths = [min(max(len(row[column]) for row in rows), WIDEST) for column in (0, 1)]
+    lines = [f"{name:<{widths[0]}}  {value:<{widths[1]}}  {bound}" for name, value, bound in rows]
+    return [*lines, f"NOT PASSED: {len(failed)} of {len(verdict.checks)} checks failed"]
 
 
 def _write(verdict: "Verdict", name: str, junit: Path | None, sarif: tuple[Path | None, Path], summary: Path | None) -> None:
