@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lockforge.errors import IntegrityError
 from lockforge.evidence.curves import areas, in_words
@@ -17,6 +18,9 @@ from lockforge.policy import Policy, recipe_digest
 from lockforge.records import Check, Estimate, Provenance, Report, SlcArea, TransferAudit, Verdict
 from lockforge.verify import Release, examine, trust_of
 
+if TYPE_CHECKING:
+    from lockforge.evidence.keyless import Identity
+
 ATTESTATION = "attestation.json"
 ALIKE = "same logits"  # how `evidence.parity` says that ONNX and weights agree
 _AHEAD = 10 / (24 * 60)  # days by which a signer's clock may be ahead of ours
@@ -26,16 +30,23 @@ Finding = tuple[str, bool]  # what was found, and whether it is good enough
 
 
 def gate_release(
-    folder: Path, policy: Policy, public_key: Path | None = None, *, trusted: Path | None = None, now: datetime | None = None
+    folder: Path,
+    policy: Policy,
+    public_key: Path | None = None,
+    *,
+    trusted: Path | None = None,
+    identity: "Identity | None" = None,
+    now: datetime | None = None,
 ) -> Verdict:
     """Judge a release.
 
-    Args: public_key: the signer's. trusted: certificates (PEM) that the signer's must lead to, in place of the key or beside it. The
-    policy may name signers instead; whatever is given must all hold. now: today.
+    Args: public_key: the signer's. trusted: certificates (PEM) that the signer's must lead to, in place of the key or beside it. identity:
+    who must have signed keyless, in place of both. The policy may name signers instead; whatever is given must all hold. now: today.
     Returns: the checks of `verify`, then one for each thing that the policy asks for; those of a target only where the report can be read.
-    Raises: RecipeError: the key file is no key, or there are no certificates in the other.
+    Raises: RecipeError: the key file is no key, or there are no certificates in the other. ResourceError: Sigstore, where it is asked
+    for, cannot be used.
     """
-    trust = trust_of(public_key, trusted)
+    trust = trust_of(public_key, trusted, identity)
     if not folder.is_dir():
         return Verdict(checks=(Check(name="release", value="there is no such folder", bound="a release folder", passed=False),))
     verified, release = examine(folder, trust, parity=policy.parity == "again")
@@ -113,6 +124,8 @@ class _Gate:
             return _some(self.policy.signers)
         if self.trust.key:
             return fingerprint(self.trust.key)
+        if self.trust.identity:
+            return str(self.trust.identity)
         return "a certificate that leads to a trusted one" if self.trust.roots else "--key, or signers in the policy"
 
     def signer(self) -> Finding:
@@ -197,10 +210,9 @@ def _signed_by(release: Release, allowed: Sequence[str], trust: Trust) -> Findin
     Raises: IntegrityError: not signed, or not by whom the trust leads to.
     """
     signer = verify_folder(release.folder, trust, release.found)
-    said = f"{signer.name}, key {signer.fingerprint}" if signer.name else signer.fingerprint
     if allowed:
-        return said, signer.fingerprint in allowed
-    return (said, True) if signer.established else (f"{said}, for whom nobody vouches", False)
+        return str(signer), signer.fingerprint in allowed
+    return (str(signer), True) if signer.established else (f"{signer}, for whom nobody vouches", False)
 
 
 def _targets(report: Report) -> Iterator[tuple[str, TransferAudit]]:

@@ -30,6 +30,8 @@ from lockforge.records import AnyArchitecture, Artifact, Check, FileRef, Report,
 if TYPE_CHECKING:
     import numpy as np
 
+    from lockforge.evidence.keyless import Identity
+
     Array = np.ndarray[Any, Any]
 
 WEIGHTS = "model.safetensors"
@@ -110,23 +112,35 @@ class Release:
             raise IntegrityError(f"{WEIGHTS} cannot be read: {error}") from error
 
 
-def verify_release(folder: Path, public_key: Path | None = None, *, trusted: Path | None = None, parity: bool = True) -> Verdict:
+def verify_release(
+    folder: Path,
+    public_key: Path | None = None,
+    *,
+    trusted: Path | None = None,
+    identity: "Identity | None" = None,
+    parity: bool = True,
+) -> Verdict:
     """Check a release.
 
     Args: public_key: the signer's, from somewhere else than the release; without it the bytes are checked but nobody's name is proved.
-    trusted: certificates (PEM) that the signer's certificate must lead to, in place of the key or beside it.
+    trusted: certificates (PEM) that the signer's certificate must lead to, in place of the key or beside it. identity: who must have
+    signed keyless, in place of both.
     parity: compare model.onnx with the weights too, where torch and onnxruntime are installed.
     Returns: one check for each key of `BOUNDS` in order, `value` saying in one line what was found.
-    Raises: RecipeError: no such folder, or the key file is no key.
+    Raises: RecipeError: no such folder, or the key file is no key. ResourceError: Sigstore, where it is asked for, cannot be used.
     """
-    return examine(folder, trust_of(public_key, trusted), parity=parity)[0]
+    return examine(folder, trust_of(public_key, trusted, identity), parity=parity)[0]
 
 
-def trust_of(public_key: Path | None = None, trusted: Path | None = None) -> Trust:
-    """What a reader brought, read from its files: the signer's public key, or certificates that he trusts.
+def trust_of(public_key: Path | None = None, trusted: Path | None = None, identity: "Identity | None" = None) -> Trust:
+    """What a reader brought, read from its files: the signer's public key, certificates that he trusts, or who must have signed keyless.
 
-    Raises: RecipeError: one of them is none.
+    Raises: RecipeError: one of them is none, or a key beside an identity.
     """
+    if identity:
+        if public_key or trusted:
+            raise RecipeError("a signature is either keyless or made with a key", hint="give the identity, or the key or certificates")
+        return Trust(identity=identity)
     if trusted is None:
         return Trust(load_public(public_key) if public_key else None)
     from lockforge.evidence.certificates import read_certificates
@@ -220,11 +234,9 @@ def _signature(release: Release, trust: Trust) -> str:
         return "NOT SIGNED: anyone may have made this release"
     signer = verify_folder(release.folder, trust, release.found)
     ignored = f"; the signer's ignore list hides nothing here: {', '.join(signer.ignored)}" if signer.ignored else ""
-    if signer.name:
-        return f"signed by {signer.name}, key {signer.fingerprint}{ignored}"
-    if signer.established:
-        return f"signed by the given key {signer.fingerprint}{ignored}"
-    return f"signer not established: {signer.fingerprint}{ignored}"
+    if not signer.established:
+        return f"signer not established: {signer}{'; --identity and --identity-provider ask for one' if signer.keyless else ''}{ignored}"
+    return f"signed by {'' if signer.name else 'the given key '}{signer}{ignored}"
 
 
 def _report(release: Release) -> str:
@@ -258,7 +270,7 @@ def _attestation(release: Release, trust: Trust) -> str:
     if ATTESTATION not in release.found:
         return f"NOT ATTESTED: there is no {ATTESTATION}"
     signer = verify_folder(release.folder, trust, release.found)
-    said = check_attestation(release.read(ATTESTATION), signer.key, release.report, release.found)
+    said = check_attestation(release.read(ATTESTATION), None if signer.keyless else signer.key, release.report, release.found)
     curves = sum(len(audit.curves) for audit in said.audits)
     return f"{curves} curves of {len(said.audits)} target(s), bound to these bytes on {said.time}"
 

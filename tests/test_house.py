@@ -31,7 +31,18 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "__init__": BONES | NOUNS | VERBS | {"pipeline", "verify", "policy", "gate"},
 }
-DOORS = {"onnxruntime": 2, "onnx": 3, "sklearn": 1, "jinja2": 1, "cryptography": 2, "rich": 1, "PIL": 1, "pyarrow": 1, "timm": 1}
+DOORS = {
+    "onnxruntime": 2,
+    "onnx": 3,
+    "sklearn": 1,
+    "jinja2": 1,
+    "cryptography": 2,
+    "rich": 1,
+    "PIL": 1,
+    "pyarrow": 1,
+    "timm": 1,
+    "sigstore": 1,
+}
 
 
 def imports_of(text: str) -> Iterator[str]:

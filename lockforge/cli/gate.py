@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lockforge.errors import RecipeError
+
 if TYPE_CHECKING:
+    from lockforge.evidence.keyless import Identity
     from lockforge.records import Verdict
 
 WIDEST = 60  # characters of a column; what is longer pushes the rest of its line to the right
@@ -15,6 +18,18 @@ Chain = Annotated[
     Path | None,
     typer.Option("--certificate-chain", metavar="FILE", help="Certificates you trust (PEM): the signer's must lead to one of them."),
 ]
+Name = Annotated[str, typer.Option("--identity", metavar="EMAIL|URI", help="Who must have signed keyless (needs the extra sign).")]
+Provider = Annotated[
+    str, typer.Option("--identity-provider", metavar="URL", help="Who must have vouched for that name: the OpenID Connect provider.")
+]
+Services = Annotated[
+    str,
+    typer.Option(
+        "--trust-config",
+        metavar="FILE|offline",
+        help="For --identity: Sigstore's keys from a client trust config, or those that came with the library; none asks its servers.",
+    ),
+]
 Sarif = Annotated[Path | None, typer.Option("--sarif", metavar="FILE", help="Write what failed as SARIF 2.1.0, for code scanning.")]
 
 
@@ -23,6 +38,9 @@ def gate(
     policy: Annotated[Path, typer.Option("--policy", metavar="FILE", help="What the release must show (YAML).")],
     key: Key = None,
     certificate_chain: Chain = None,
+    identity: Name = "",
+    identity_provider: Provider = "",
+    trust_config: Services = "",
     junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write the checks as JUnit XML.")] = None,
     sarif: Sarif = None,
     summary: Annotated[
@@ -34,7 +52,8 @@ def gate(
     from lockforge.gate import gate_release
     from lockforge.policy import read_policy
 
-    verdict = gate_release(release, read_policy(policy), key, trusted=certificate_chain)
+    who = keyless_signer(identity, identity_provider, trust_config)
+    verdict = gate_release(release, read_policy(policy), key, trusted=certificate_chain, identity=who)
     if junit or sarif or summary:
         _write(verdict, release.name, junit, (sarif, policy), summary)
     if json:
@@ -44,6 +63,25 @@ def gate(
     else:
         typer.echo("\n".join(_lines(verdict)))
     raise typer.Exit(0 if verdict.passed else 1)
+
+
+def keyless_signer(name: str, provider: str, services: str) -> "Identity | None":
+    """Who must have signed keyless, where that was asked for.
+
+    Raises: RecipeError: one without the other.
+    """
+    if bool(name) != bool(provider):
+        raise RecipeError(
+            "--identity and --identity-provider go together",
+            hint="a name means something only with who vouches for it, for instance https://token.actions.githubusercontent.com",
+        )
+    if not name:
+        if services:
+            raise RecipeError("--trust-config is for --identity", hint="give --identity and --identity-provider too, or drop it")
+        return None
+    from lockforge.evidence.keyless import Identity
+
+    return Identity(name, provider, services)
 
 
 def _lines(verdict: "Verdict") -> list[str]:

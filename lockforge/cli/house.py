@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lockforge.cli.gate import Chain, Key, gate
+from lockforge.cli.gate import Chain, Key, Name, Provider, Services, gate, keyless_signer
 from lockforge.cli.keys import keys_app
 from lockforge.errors import DataError, RecipeError, ResourceError
 
@@ -44,6 +44,9 @@ def verify(
     release: Annotated[Path, typer.Argument(metavar="RELEASE", help="The release folder, a bare report.json, or a .csv of curves.")],
     key: Key = None,
     certificate_chain: Chain = None,
+    identity: Name = "",
+    identity_provider: Provider = "",
+    trust_config: Services = "",
     parity: Annotated[bool, typer.Option("--parity/--no-parity", help="Compare ONNX and weights on seeded inputs (needs torch).")] = True,
     rerun: Annotated[int, typer.Option("--rerun", metavar="N", min=0, help="Fit N randomly drawn attack points again.")] = 0,
     source: Annotated[str | None, typer.Option("--source", metavar="PLACE", help="For --rerun: the source's images.")] = None,
@@ -59,7 +62,8 @@ def verify(
     """Check that a release is what was signed and that its figures follow from its raw points; fit some of these again."""
     from lockforge.cli import verifying
 
-    verdict, curves = verifying.look(release, key, trusted=certificate_chain, parity=parity)
+    who = keyless_signer(identity, identity_provider, trust_config)
+    verdict, curves = verifying.look(release, key, trusted=certificate_chain, identity=who, parity=parity)
     if rerun:
         asked = verifying.Asked(rerun, seed, source, tuple(target or ()), device, exact)
         verdict = verifying.rerun(release, verdict, asked)

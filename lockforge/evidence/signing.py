@@ -2,7 +2,8 @@
 
 A signature file is a Sigstore bundle (JSON, v0.3, public-key material) around a DSSE envelope around an in-toto Statement v1, whose
 predicate lists every file with its SHA-256. Keys are elliptic curve keys (P-256 where we make one; P-384 and P-521 are read), alone or
-with certificates (`certificates.py`). The stock tool (`model_signing`) reads what we write and we read what it writes with either.
+with certificates (`certificates.py`). Keyless signatures (Sigstore) are made in `keyless.py`, and read here as far as no more is needed for
+that than the certificate in them. The stock tool (`model_signing`) reads what we write and we read what it writes.
 
 Sources: OpenSSF Model Signing v1.0; DSSE protocol v1.0.0 (github.com/secure-systems-lab/dsse); in-toto attestation Statement v1.
 Key material is never logged nor put into an error message.
@@ -37,6 +38,7 @@ from lockforge.runs import write_whole, writing
 
 if TYPE_CHECKING:
     from lockforge.evidence.certificates import Certificates
+    from lockforge.evidence.keyless import Identity
 
 PrivateKey = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
@@ -165,7 +167,7 @@ def sign_folder(folder: Path, key: PrivateKey, chain: "Certificates" = ()) -> No
     """
     (folder / SIGNATURE).unlink(missing_ok=True)
     write_manifest(folder, public_pem(key.public_key()))
-    payload = json.dumps(_statement(hash_folder(folder)), sort_keys=True).encode()
+    payload = release_statement(folder)
     who: dict[str, object] = {"publicKey": {"hint": _hint(key.public_key())}}
     if chain:
         from lockforge.evidence.certificates import to_bundle  # certificates take as long to import as all the rest here
@@ -177,6 +179,11 @@ def sign_folder(folder: Path, key: PrivateKey, chain: "Certificates" = ()) -> No
         "dsseEnvelope": signed_envelope(payload, key),
     }
     write_whole(folder / SIGNATURE, json.dumps(bundle).encode())
+
+
+def release_statement(folder: Path) -> bytes:
+    """What a signature is made over: the digest of every file but the signature, as it lies there now."""
+    return json.dumps(_statement(hash_folder(folder)), sort_keys=True).encode()
 
 
 def signed_envelope(payload: bytes, key: PrivateKey) -> dict[str, Any]:
@@ -228,11 +235,12 @@ def _hint(key: PublicKey) -> str:
 class Trust:
     """What a reader brought, from somewhere else than the release, to know the signer by. Nothing of it: the bytes alone are checked.
 
-    Args: key: the signer's. roots: certificates that the signer's must lead to.
+    Args: key: the signer's. roots: certificates that the signer's must lead to. identity: who must have signed, keyless.
     """
 
     key: PublicKey | None = None
     roots: "Certificates" = ()
+    identity: "Identity | None" = None
 
 
 NOBODY = Trust()
@@ -240,13 +248,16 @@ NOBODY = Trust()
 
 @dataclass(frozen=True)
 class Signer:
-    """Who signed: `established` only when the reader brought the key, or a certificate that leads to it; else the key came with the
-    release and proves no name. `name` is what the certificate says, where it was checked. `ignored` is what the signer asked to leave out.
+    """Who signed: `established` only when the reader brought the key, or what leads to it; else the key came with the release and proves
+    no name. `name` is what the certificate says, where it was checked; `claimed` what one says that was not, of a `keyless` signature,
+    whose key served once. `ignored` is what the signer asked to leave out.
     """
 
     key: PublicKey
     established: bool
     name: str = ""
+    claimed: str = ""
+    keyless: bool = False
     ignored: tuple[str, ...] = ()
 
     @property
@@ -254,36 +265,54 @@ class Signer:
         """The key's."""
         return fingerprint(self.key)
 
+    def __str__(self) -> str:
+        """The name that was checked, and the key; of a keyless signature what its certificate says."""
+        if self.keyless:
+            return f"{self.name}, keyless" if self.name else f"keyless, by a certificate that nobody checked and that names {self.claimed}"
+        return f"{self.name}, key {self.fingerprint}" if self.name else self.fingerprint
+
 
 def verify_folder(folder: Path, trust: Trust = NOBODY, found: Mapping[str, FileRef] | None = None) -> Signer:
     """Check that a folder holds exactly what was signed.
 
-    Args: trust: without a key or certificates the key is the one that `manifest.json` names, which proves that nothing changed since
-    signing but not who signed. found: the folder's files where they have been hashed already.
-    Raises: IntegrityError: not signed, signed by another key, or not what was signed; every differing file is a fault.
+    Args: trust: without any the key is the one that `manifest.json` or a keyless signature's own certificate names, which proves that
+    nothing changed since signing but not who signed. found: the folder's files where they have been hashed already.
+    Raises: IntegrityError: not signed, signed by another key, or not what was signed; every differing file is a fault. ResourceError:
+    keyless signatures cannot be checked here.
     """
     found = hash_folder(folder) if found is None else found
-    bundle = parsed_file(read_limited(folder / SIGNATURE), SIGNATURE)
-    envelope, chain, hint = _read_bundle(bundle)
-    key, name = _key_and_name(folder, trust, chain, hint)
-    promised, ignored = _promised(parsed(open_envelope(envelope, key, SIGNATURE), "the signed statement"))
+    data = read_limited(folder / SIGNATURE)
+    bundle = _read_bundle(parsed_file(data, SIGNATURE))
+    key, name = _key_and_name(folder, trust, bundle)
+    payload = open_envelope(bundle.envelope, key, SIGNATURE)
+    if trust.identity:
+        from lockforge.evidence.keyless import check_identity
+
+        name = check_identity(data, payload, trust.identity)
+    promised, ignored = _promised(parsed(payload, "the signed statement"))
     differing = differences(promised, {name: ref for name, ref in found.items() if name != SIGNATURE})
     if differing:
         raise IntegrityError("the folder is not what was signed", faults=differing, hint="get the release again from its owner")
-    return Signer(key, established=bool(trust.key or trust.roots), name=name, ignored=ignored)
+    return Signer(key, trust != NOBODY, name, claimed=bundle.claimed, keyless=bundle.keyless, ignored=ignored)
 
 
-def _key_and_name(folder: Path, trust: Trust, chain: "Certificates", hint: str) -> tuple[PublicKey, str]:
+def _key_and_name(folder: Path, trust: Trust, bundle: "_Bundle") -> tuple[PublicKey, str]:
     """The key that must have signed, and the name in its certificate where the reader trusts who issued it."""
+    chain = bundle.chain
+    if bundle.keyless and (trust.key or trust.roots):
+        raise IntegrityError("it was signed keyless, not with a key", hint="give --identity and --identity-provider instead")
+    if trust.identity and not bundle.keyless:
+        raise IntegrityError("it was signed with a key, not keyless", hint="give the signer's public key or certificates you trust instead")
     if trust.roots and not chain:
         raise IntegrityError("it was signed with a bare key, without certificates", hint="give the signer's public key instead")
     if not chain:
         key = trust.key or named_signer(folder)
-        other = bool(hint) and hint != _hint(key)
+        other = bool(bundle.hint) and bundle.hint != _hint(key)
     else:
         from lockforge.evidence.certificates import check_chain, key_of
 
-        key = trust.key or (key_of(chain) if trust.roots else named_signer(folder))
+        own = bundle.keyless or bool(trust.roots)
+        key = trust.key or (key_of(chain) if own else named_signer(folder))
         other = fingerprint(key_of(chain)) != fingerprint(key)
     if other:
         raise IntegrityError(
@@ -308,8 +337,22 @@ def named_signer(folder: Path) -> PublicKey:
         raise IntegrityError(f"the signer that {MANIFEST} names {error}") from None
 
 
-def _read_bundle(tree: dict[str, Any]) -> tuple[dict[str, Any], "Certificates", str]:
-    """Envelope, certificates and the key's hint. Nothing else may stand in a bundle: no byte of the file is without meaning."""
+@dataclass(frozen=True)
+class _Bundle:
+    """A signature file taken apart. `claimed`: what the certificate of a keyless one says, unchecked."""
+
+    envelope: dict[str, Any]
+    chain: "Certificates" = ()
+    hint: str = ""
+    keyless: bool = False
+    claimed: str = ""
+
+
+def _read_bundle(tree: dict[str, Any]) -> _Bundle:
+    """Envelope, certificates and the key's hint. Nothing else may stand in a bundle: no byte of the file is without meaning.
+
+    Only the entries of a public log are left to who asks for an identity: they are the log's, and the signature is good without them.
+    """
     known(tree, {"mediaType", "verificationMaterial", "dsseEnvelope"}, SIGNATURE)
     if at(tree, "mediaType", SIGNATURE) != BUNDLE_TYPE:
         raise IntegrityError(f"{SIGNATURE} is of another format: {shown(tree['mediaType'])}", hint=f"wanted: {BUNDLE_TYPE}")
@@ -319,13 +362,18 @@ def _read_bundle(tree: dict[str, Any]) -> tuple[dict[str, Any], "Certificates", 
         from lockforge.evidence.certificates import from_bundle
 
         known(material, {"x509CertificateChain", "tlogEntries"}, SIGNATURE)
-        return envelope, from_bundle(material["x509CertificateChain"], SIGNATURE), ""
+        return _Bundle(envelope, from_bundle(material["x509CertificateChain"], SIGNATURE))
+    if "certificate" in material:
+        from lockforge.evidence.certificates import from_bundle, identity_in
+
+        known(material, {"certificate", "tlogEntries", "timestampVerificationData"}, SIGNATURE)
+        chain = from_bundle({"certificates": [material["certificate"]]}, SIGNATURE)
+        return _Bundle(envelope, chain, keyless=True, claimed=identity_in(chain[0]))
     if "publicKey" not in material:
-        hint = "keyless (Sigstore) signatures are checked by the stock tool: model_signing verify sigstore, with --identity"
-        raise IntegrityError(f"{SIGNATURE} was made with neither a key nor certificates", hint=hint)
+        raise IntegrityError(f"{SIGNATURE} was made with neither a key nor a certificate", hint="get the release again from its owner")
     known(material, {"publicKey", "tlogEntries"}, SIGNATURE)
     named = known(table(material, "publicKey", SIGNATURE), {"hint", "rawBytes", "keyDetails"}, SIGNATURE)
-    return envelope, (), str(named.get("hint") or "")
+    return _Bundle(envelope, hint=str(named.get("hint") or ""))
 
 
 def _promised(statement: dict[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
