@@ -12,6 +12,7 @@ Sources: Sigstore bundle format v0.3; Sigstore client specification.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,14 +87,14 @@ class Keyless:
         return identity_in(bundle.signing_certificate)
 
 
+@lru_cache(maxsize=4)
 def services_of(place: str) -> "ClientTrustConfig":
-    """Where Sigstore's services are and which keys they have.
+    """Where Sigstore's services are and which keys they have; asked once in a process, since one release is looked at several times.
 
     Args: place: a file (a Sigstore client trust config, as the stock tool takes it); `OFFLINE` for the copy that came with the library
     or was fetched last; nothing asks Sigstore's servers.
     Raises: RecipeError: the file is none. ResourceError: the servers cannot be reached.
     """
-    _need_extra()
     from sigstore.errors import Error
     from sigstore.models import ClientTrustConfig
 
@@ -121,6 +122,7 @@ def check_identity(data: bytes, payload: bytes, identity: Identity) -> str:
     Returns: the identity in words.
     Raises: IntegrityError: not by him, or not shown to be. RecipeError, ResourceError: as `services_of`.
     """
+    _need_extra()
     services = services_of(identity.services)
     from sigstore.errors import Error
     from sigstore.models import Bundle
