@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from lockforge.errors import IntegrityError, RecipeError
 from lockforge.evidence.certificates import check_chain, from_bundle, read_certificates, read_signing_chain, to_bundle
-from lockforge.evidence.signing import PrivateKey, Trust, fingerprint, new_key, sign_folder, verify_folder
+from lockforge.evidence.dsse import envelope_of
+from lockforge.evidence.signing import PrivateKey, Trust, fingerprint, new_key, open_envelope, sign_folder, verify_folder
 
 NOW = datetime.now(UTC)
 Issued = tuple[x509.Certificate, PrivateKey]
@@ -156,6 +157,13 @@ def test_faulty_files_and_bundles_are_named(tmp_path: Path, root: Issued) -> Non
     for tree in (None, {}, {"certificates": []}, {"certificates": [raw]}, {"certificates": [3]}, {"certificates": [{"rawBytes": "?"}]}):
         with pytest.raises(IntegrityError):
             from_bundle(tree, "x")
+
+
+def test_a_key_on_another_curve_is_a_fault_of_the_release() -> None:
+    """A certificate may be of any key; the format has three curves, and another gives no traceback."""
+    key = ec.generate_private_key(ec.SECP256K1()).public_key()
+    with pytest.raises(IntegrityError, match="secp256k1"):
+        open_envelope(envelope_of(b"{}", b"signature"), key, "x")
 
 
 STOCK = "the stock tool is the interoperability oracle: pip install 'lockforge[sign]'"

@@ -3,7 +3,9 @@
 import json
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,6 +124,37 @@ def test_changed_files_and_changed_signatures_are_caught(signed: Path, trust_con
         (signed / "model.sig").write_bytes(changed)
         with pytest.raises(IntegrityError):
             verify_folder(signed, by(trust_config))
+
+
+def places_in(tree: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every value of a JSON tree but the whole."""
+    for key in tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ():
+        yield (*way, key)
+        yield from places_in(tree[key], (*way, key))
+
+
+ODD: tuple[Any, ...] = (None, -1, 10**30, "", "e30=", "99999999999999999999", "\ud800", [[]], {})
+SAME = {("timestampVerificationData", "None"), ("timestampVerificationData", "{}")}  # no time stamps, said in another way
+
+
+def test_no_value_in_a_bundle_gives_a_traceback(signed: Path, trust_config: Path) -> None:
+    """Every value of the signature replaced by something odd: refused, but for other spellings of the same."""
+    tree = json.loads((signed / "model.sig").read_text())
+    accepted = set()
+    for way in places_in(tree):
+        for odd in ODD:
+            changed = json.loads(json.dumps(tree))
+            here = changed
+            for key in way[:-1]:
+                here = here[key]
+            here[way[-1]] = odd
+            (signed / "model.sig").write_text(json.dumps(changed))
+            try:
+                verify_folder(signed, by(trust_config))
+            except IntegrityError:
+                continue
+            accepted.add((str(way[-1]), str(odd)))
+    assert accepted == SAME
 
 
 def test_what_leaves_the_house_is_name_and_digests(
