@@ -4,18 +4,22 @@ What is missing, unreadable or not what was signed fails. Nothing is waived but 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lockforge.errors import IntegrityError
 from lockforge.evidence.curves import areas, in_words
-from lockforge.evidence.signing import PublicKey, fingerprint, load_public, verify_folder
+from lockforge.evidence.signing import Trust, fingerprint, verify_folder
 from lockforge.evidence.statistics import fieller
 from lockforge.evidence.suites import missing_attackers
 from lockforge.policy import Policy, recipe_digest
 from lockforge.records import Check, Estimate, Provenance, Report, SlcArea, TransferAudit, Verdict
-from lockforge.verify import Release, examine
+from lockforge.verify import Release, examine, trust_of
+
+if TYPE_CHECKING:
+    from lockforge.evidence.keyless import Identity
 
 ATTESTATION = "attestation.json"
 ALIKE = "same logits"  # how `evidence.parity` says that ONNX and weights agree
@@ -25,23 +29,33 @@ _LONGEST = 400  # characters of a value: a release's words are its maker's
 Finding = tuple[str, bool]  # what was found, and whether it is good enough
 
 
-def gate_release(folder: Path, policy: Policy, public_key: Path | None = None, *, now: datetime | None = None) -> Verdict:
+def gate_release(
+    folder: Path,
+    policy: Policy,
+    public_key: Path | None = None,
+    *,
+    trusted: Path | None = None,
+    identity: "Identity | None" = None,
+    now: datetime | None = None,
+) -> Verdict:
     """Judge a release.
 
-    Args: public_key: the signer's; the policy may name signers instead, and where both are given both must hold. now: today.
+    Args: public_key: the signer's. trusted: certificates (PEM) that the signer's must lead to, in place of the key or beside it. identity:
+    who must have signed keyless, in place of both. The policy may name signers instead; whatever is given must all hold. now: today.
     Returns: the checks of `verify`, then one for each thing that the policy asks for; those of a target only where the report can be read.
-    Raises: RecipeError: the key file is no key.
+    Raises: RecipeError: the key file is no key, or there are no certificates in the other. ResourceError: Sigstore, where it is asked
+    for, cannot be used.
     """
-    public = load_public(public_key) if public_key else None
+    trust = trust_of(public_key, trusted, identity)
     if not folder.is_dir():
         return Verdict(checks=(Check(name="release", value="there is no such folder", bound="a release folder", passed=False),))
-    verified, release = examine(folder, public_key, parity=policy.parity == "again")
+    verified, release = examine(folder, trust, parity=policy.parity == "again")
     sound = [check for check in verified.checks if check.name != "parity"]
     checks = [_plain(check) for check in sound]
     wrong = next((check.name for check in sound if not check.passed), "")
     if release is None:
         return Verdict(checks=tuple(checks))
-    gate = _Gate(release, policy, public, now or datetime.now(UTC), verified)
+    gate = _Gate(release, policy, trust, now or datetime.now(UTC), verified)
     readable = any(check.name == "report" and check.passed for check in sound)
     for name, bound, look in gate.questions(readable=readable):
         found = (f"not judged, since the {wrong} failed", False) if wrong else _answer(look)
@@ -75,23 +89,18 @@ Question = tuple[str, str, Callable[[], Finding]]
 
 @dataclass(frozen=True)
 class _Gate:
-    """One release before one policy. `public`: the signer's key, where one was given."""
+    """One release before one policy. `trust`: what the reader brought to know the signer by."""
 
     release: Release
     policy: Policy
-    public: PublicKey | None
+    trust: Trust
     now: datetime
     verified: Verdict
-
-    @property
-    def allowed(self) -> tuple[str, ...]:
-        """Fingerprints of those who may have signed: the policy's, or else the given key's."""
-        return self.policy.signers or ((fingerprint(self.public),) if self.public else ())
 
     def questions(self, *, readable: bool) -> Iterator[Question]:
         """Name, bound and how to find out, in order; figures are asked for by target, as long as the report is `readable`."""
         policy = self.policy
-        yield "signer", _some(self.allowed) or "--key, or signers in the policy", self.signer
+        yield "signer", self._wanted_signer(), self.signer
         if policy.attestation == "required":
             yield "attested", f"{ATTESTATION} is there", self.attestation
         if policy.max_age_days is not None:
@@ -109,9 +118,19 @@ class _Gate:
         if policy.baseline is not None:
             yield "baseline", f"not worse by more than {policy.baseline_tolerance:g}", self.baseline
 
+    def _wanted_signer(self) -> str:
+        """Who may have signed, in words."""
+        if self.policy.signers:
+            return _some(self.policy.signers)
+        if self.trust.key:
+            return fingerprint(self.trust.key)
+        if self.trust.identity:
+            return str(self.trust.identity)
+        return "a certificate that leads to a trusted one" if self.trust.roots else "--key, or signers in the policy"
+
     def signer(self) -> Finding:
-        """Who signed, and whether the key that was given or the policy says so."""
-        return _signed_by(self.release, self.allowed, self.public)
+        """Who signed, and whether what was given and the policy say so."""
+        return _signed_by(self.release, self.policy.signers, self.trust)
 
     def attestation(self) -> Finding:
         """Whether the file is there; the signature covers it as it covers every file."""
@@ -158,11 +177,13 @@ class _Gate:
         folder = Path(self.policy.baseline or "")
         if not folder.is_dir():
             return "there is no such release", False
-        verified, release = examine(folder, parity=False)
+        allowed = self.policy.signers or ((fingerprint(self.trust.key),) if self.trust.key else ())
+        trust = replace(self.trust, key=None)  # another signer that the policy names may have signed it
+        verified, release = examine(folder, trust, parity=False)
         wrong = next((f"{check.name}: {check.value}" for check in verified.checks if not check.passed), "")
         if wrong or release is None:
             return f"the baseline is not sound: {wrong}", False
-        signer, established = _signed_by(release, self.allowed)
+        signer, established = _signed_by(release, allowed, trust)
         if not established:
             return f"the baseline's signer: {signer}", False
         worse = list(_behind(self.release.report, release.report, self.policy.baseline_tolerance))
@@ -183,13 +204,15 @@ def signed_time(release: Release) -> datetime:
     return made
 
 
-def _signed_by(release: Release, allowed: Sequence[str], public: PublicKey | None = None) -> Finding:
-    """Whether the signature is that of one of those allowed, checked with the given key or else with the one that the release names.
+def _signed_by(release: Release, allowed: Sequence[str], trust: Trust) -> Finding:
+    """Whether the signature is by whom the reader's trust leads to, and by one of those allowed where some are named.
 
-    Raises: IntegrityError: not signed, or not by that key.
+    Raises: IntegrityError: not signed, or not by whom the trust leads to.
     """
-    signer = verify_folder(release.folder, public, release.found).fingerprint
-    return (signer, signer in allowed) if allowed else (f"{signer}, for whom nobody vouches", False)
+    signer = verify_folder(release.folder, trust, release.found)
+    if allowed:
+        return str(signer), signer.fingerprint in allowed
+    return (str(signer), True) if signer.established else (f"{signer}, for whom nobody vouches", False)
 
 
 def _targets(report: Report) -> Iterator[tuple[str, TransferAudit]]:

@@ -26,7 +26,8 @@ class Policy(Record):
     """What a gate asks of a release. A key without a value is not asked for; a figure that is asked for must be there."""
 
     signers: Annotated[
-        tuple[Digest, ...], says("who may have signed: fingerprints, or public key files beside the policy; without any, --key is needed")
+        tuple[Digest, ...],
+        says("who may have signed: fingerprints, or public key files beside the policy; without any, the command says who"),
     ] = ()
     attestation: Annotated[Literal["required", "optional"], says("whether attestation.json must be there")] = "required"
     max_age_days: Annotated[Rate | None, says("days since the release was made, by the time that its signer states")] = None

@@ -17,11 +17,11 @@ from pydantic import ValidationError
 
 from lockforge.errors import DataError, IntegrityError, RecipeError, ResourceError
 from lockforge.evidence.attestation import ATTESTATION, check_attestation
-from lockforge.evidence.certificates import Certificates, read_certificates
+from lockforge.evidence.bare_weights import bare_digest
 from lockforge.evidence.curves import overall
 from lockforge.evidence.faults import checkpoint_faults, faults_of, first_of, start_faults, unlike
 from lockforge.evidence.manifest import SIGNATURE, Manifest, check_manifest, hash_file, hash_folder, read_limited, read_manifest
-from lockforge.evidence.signing import PublicKey, load_public, verify_folder
+from lockforge.evidence.signing import NOBODY, Trust, load_public, verify_folder
 from lockforge.evidence.statistics import target_tests
 from lockforge.evidence.zeros import pruning_faults, zero_faults
 from lockforge.recipe import Recipe, read_recipe
@@ -29,6 +29,8 @@ from lockforge.records import AnyArchitecture, Artifact, Check, FileRef, Report,
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from lockforge.evidence.keyless import Identity
 
     Array = np.ndarray[Any, Any]
 
@@ -110,16 +112,40 @@ class Release:
             raise IntegrityError(f"{WEIGHTS} cannot be read: {error}") from error
 
 
-def verify_release(folder: Path, public_key: Path | None = None, *, trusted: Path | None = None, parity: bool = True) -> Verdict:
+def verify_release(
+    folder: Path,
+    public_key: Path | None = None,
+    *,
+    trusted: Path | None = None,
+    identity: "Identity | None" = None,
+    parity: bool = True,
+) -> Verdict:
     """Check a release.
 
     Args: public_key: the signer's, from somewhere else than the release; without it the bytes are checked but nobody's name is proved.
-    trusted: certificates (PEM) that the signer's certificate must lead to, in place of the key or beside it.
+    trusted: certificates (PEM) that the signer's certificate must lead to, in place of the key or beside it. identity: who must have
+    signed keyless, in place of both.
     parity: compare model.onnx with the weights too, where torch and onnxruntime are installed.
     Returns: one check for each key of `BOUNDS` in order, `value` saying in one line what was found.
-    Raises: RecipeError: no such folder, or the key file is no key.
+    Raises: RecipeError: no such folder, or the key file is no key. ResourceError: Sigstore, where it is asked for, cannot be used.
     """
-    return examine(folder, public_key, trusted=trusted, parity=parity)[0]
+    return examine(folder, trust_of(public_key, trusted, identity), parity=parity)[0]
+
+
+def trust_of(public_key: Path | None = None, trusted: Path | None = None, identity: "Identity | None" = None) -> Trust:
+    """What a reader brought, read from its files: the signer's public key, certificates that he trusts, or who must have signed keyless.
+
+    Raises: RecipeError: one of them is none, or a key beside an identity.
+    """
+    if identity:
+        if public_key or trusted:
+            raise RecipeError("a signature is either keyless or made with a key", hint="give the identity, or the key or certificates")
+        return Trust(identity=identity)
+    if trusted is None:
+        return Trust(load_public(public_key) if public_key else None)
+    from lockforge.evidence.certificates import read_certificates
+
+    return Trust(load_public(public_key) if public_key else None, read_certificates(trusted))
 
 
 def verify_report(path: Path) -> Verdict:
@@ -164,12 +190,8 @@ def _hashed(path: Path) -> FileRef:
         raise RecipeError(f"{path} cannot be read: {error.strerror}", hint="give a release folder, a report.json or a .csv") from error
 
 
-def examine(
-    folder: Path, public_key: Path | None = None, *, trusted: Path | None = None, parity: bool = True
-) -> tuple[Verdict, Release | None]:
+def examine(folder: Path, trust: Trust = NOBODY, *, parity: bool = True) -> tuple[Verdict, Release | None]:
     """`verify_release`, and the release as it was read, for whoever has more to ask; None where its files cannot be listed."""
-    public = load_public(public_key) if public_key else None
-    roots = read_certificates(trusted) if trusted else ()
     checks: list[Check] = []
 
     def check(name: str, look: Callable[[], str], *after: str) -> None:
@@ -186,9 +208,9 @@ def examine(
     except IntegrityError as error:
         return Verdict(checks=(Check(name="manifest", value=error.message, bound=BOUNDS["manifest"], passed=False),)), None
     check("manifest", lambda: _manifest(release))
-    check("signature", lambda: _signature(release, public, roots))
+    check("signature", lambda: _signature(release, trust))
     check("report", lambda: _report(release))
-    check("attestation", lambda: _attestation(release, public, roots), "manifest", "signature", "report")
+    check("attestation", lambda: _attestation(release, trust), "manifest", "signature", "report")
     check("figures", lambda: _figures(release), "report")
     check("weights", lambda: _weights(release), "report")
     check("parity", lambda: _parity(release, wanted=parity), "manifest", "signature", "report", "weights")
@@ -207,16 +229,14 @@ def _manifest(release: Release) -> str:
     return f"{len(manifest.files)} files as listed, {size / 2**20:.1f} MiB"
 
 
-def _signature(release: Release, public: PublicKey | None, trusted: Certificates) -> str:
-    if public is None and not trusted and SIGNATURE not in release.found and release.manifest.signer is None:
+def _signature(release: Release, trust: Trust) -> str:
+    if trust == NOBODY and SIGNATURE not in release.found and release.manifest.signer is None:
         return "NOT SIGNED: anyone may have made this release"
-    signer = verify_folder(release.folder, public, release.found, trusted)
+    signer = verify_folder(release.folder, trust, release.found)
     ignored = f"; the signer's ignore list hides nothing here: {', '.join(signer.ignored)}" if signer.ignored else ""
-    if signer.name:
-        return f"signed by {signer.name}, key {signer.fingerprint}{ignored}"
-    if signer.established:
-        return f"signed by the given key {signer.fingerprint}{ignored}"
-    return f"signer not established: {signer.fingerprint}{ignored}"
+    if not signer.established:
+        return f"signer not established: {signer}{'; --identity and --identity-provider ask for one' if signer.keyless else ''}{ignored}"
+    return f"signed by {'' if signer.name else 'the given key '}{signer}{ignored}"
 
 
 def _report(release: Release) -> str:
@@ -245,12 +265,12 @@ def _report(release: Release) -> str:
     return f"{len(report.audits)} audited target(s), suite {recipe.audit.suite}"
 
 
-def _attestation(release: Release, public: PublicKey | None, trusted: Certificates) -> str:
+def _attestation(release: Release, trust: Trust) -> str:
     """attestation.json is signed with the key that signed the release, is of its files, and says what its report says."""
     if ATTESTATION not in release.found:
         return f"NOT ATTESTED: there is no {ATTESTATION}"
-    signer = verify_folder(release.folder, public, release.found, trusted)
-    said = check_attestation(release.read(ATTESTATION), signer.key, release.report, release.found)
+    signer = verify_folder(release.folder, trust, release.found)
+    said = check_attestation(release.read(ATTESTATION), None if signer.keyless else signer.key, release.report, release.found)
     curves = sum(len(audit.curves) for audit in said.audits)
     return f"{curves} curves of {len(said.audits)} target(s), bound to these bytes on {said.time}"
 
@@ -302,17 +322,19 @@ def _rank_gaps(report: Report, weight: float) -> list[str]:
 
 def _weights(release: Release) -> str:
     """The tensors of model.safetensors, written without metadata, have the digest that the report names."""
-    from safetensors.numpy import save
-
     wanted = release.report.subjects.release.weights
-    found = hashlib.sha256(save(release.tensors)).hexdigest()
+    found, tensors = bare_digest(release.folder / WEIGHTS) or ("", 0)
+    if found != wanted.sha256:  # or laid out in another way: safetensors itself says what is in it
+        from safetensors.numpy import save
+
+        found, tensors = hashlib.sha256(save(release.tensors)).hexdigest(), len(release.tensors)
     if found != wanted.sha256:
         raise IntegrityError(f"{WEIGHTS} holds other tensors than the report is about (sha256 {found[:12]}, not {wanted.sha256[:12]})")
     pruning = release.report.pruned.get("release")
     faults = zero_faults(pruning, release.tensors) if pruning else ()
     if faults:
         raise IntegrityError(f"{WEIGHTS} is not as sparse as the report says", faults=faults)
-    return f"{len(release.tensors)} tensors, the ones that were audited{f', {pruning.sparsity:.1%} zeros where pruned' if pruning else ''}"
+    return f"{tensors} tensors, the ones that were audited{f', {pruning.sparsity:.1%} zeros where pruned' if pruning else ''}"
 
 
 def _parity(release: Release, *, wanted: bool) -> str:

@@ -2,14 +2,19 @@
 
 import gc
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from lockforge.randomness import numpy_generator
+
+if TYPE_CHECKING:
+    from tests.evidence.own_sigstore import OwnSigstore
 
 SHARED = Path(os.environ.get("LOCKFORGE_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
 
@@ -54,3 +59,46 @@ def ray_cluster() -> Iterator[None]:
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """A generator of the test's own."""
     return numpy_generator(0, request.node.name)
+
+
+# Keyless signatures
+
+CI = ("GITHUB_ACTIONS", "GITLAB_CI", "CIRCLECI", "BUILDKITE", "GOOGLE_SERVICE_ACCOUNT_NAME", "SIGSTORE_ID_TOKEN")
+
+
+@pytest.fixture
+def sigstore() -> "OwnSigstore":
+    """A Sigstore of our own; skips where the library that talks to it is not installed."""
+    pytest.importorskip("sigstore", reason="keyless signatures are an extra: pip install 'lockforge[sign]'")
+    from tests.evidence.own_sigstore import OwnSigstore
+
+    return OwnSigstore()
+
+
+@pytest.fixture
+def trust_config(sigstore: "OwnSigstore", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Its addresses and keys, while it answers; no CI job, no cache of the user's, and no other machine can be found."""
+    for name in CI:
+        monkeypatch.delenv(name, raising=False)
+    for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("NO_PROXY", "*")
+    found = socket.getaddrinfo
+
+    def near(host: str, *args: int, **kwargs: int) -> object:
+        if host != "127.0.0.1":
+            raise socket.gaierror(f"the network is refused: {host}")
+        return found(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", near)
+    with sigstore.serving(tmp_path / "sigstore.json"):
+        yield tmp_path / "sigstore.json"
+
+
+@pytest.fixture
+def token_file(tmp_path: Path, sigstore: "OwnSigstore") -> Path:  # noqa: ARG001  skips with it
+    """A valid identity token in a file."""
+    from tests.evidence.own_sigstore import token
+
+    (tmp_path / "token").write_text(token() + "\n")
+    return tmp_path / "token"

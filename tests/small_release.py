@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
+from lockforge.evidence.attestation import ATTESTATION, CodeVersion, attest
 from lockforge.evidence.curves import SCRATCH, STARTS, measure, overall, verdict
+from lockforge.evidence.manifest import hash_folder
 from lockforge.evidence.signing import load_private, new_key, sign_folder
 from lockforge.evidence.statistics import target_tests
 from lockforge.evidence.suites import ATTACKERS
@@ -96,9 +98,15 @@ def report(weights: FileRef, audits: tuple[TransferAudit, ...]) -> Report:
 
 
 def make_release(
-    folder: Path, key: Path, audits: tuple[TransferAudit, ...] | None = None, *, made: datetime = MADE, weights: int = 64
+    folder: Path,
+    key: Path,
+    audits: tuple[TransferAudit, ...] | None = None,
+    *,
+    made: datetime = MADE,
+    weights: int = 64,
+    attested: bool = False,
 ) -> Path:
-    """Write and sign a release; the key is made where there is none. weights: bytes of them."""
+    """Write and sign a release; the key is made where there is none. weights: bytes of them. attested: with attestation.json."""
     folder.mkdir(parents=True)
     tensors = {"head.weight": np.arange(weights // 4, dtype=np.float32)}
     stored = Files(folder.parent / "files").put(save(tensors))
@@ -112,7 +120,11 @@ def make_release(
     (folder / "preprocessing.json").write_text('{"mean": [0.5], "std": [0.2]}')
     circumstances = Provenance(versions={}, hardware={}, seconds={}, commit="none", started=made.isoformat())
     (folder / "provenance.json").write_text(circumstances.to_json())
-    sign_folder(folder, load_private(key) if key.exists() else new_key(key))
+    private = load_private(key) if key.exists() else new_key(key)
+    if attested:
+        code = CodeVersion(lockforge="0.1.0", commit="none")
+        (folder / ATTESTATION).write_bytes(attest(whole, hash_folder(folder), code, made.strftime("%Y-%m-%dT%H:%M:%SZ"), private))
+    sign_folder(folder, private)
     return folder
 
 

@@ -44,7 +44,7 @@ def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """What the CI files expect: the release, the policy and the signer's key."""
-    make_release(tmp_path / "release", tmp_path / "key", made=datetime.now(UTC))
+    make_release(tmp_path / "release", tmp_path / "key", made=datetime.now(UTC), attested=True)
     shutil.copy(EXAMPLES / "policy.yaml", tmp_path)
     (tmp_path / "key.pub").rename(tmp_path / "owner.pub")
     return tmp_path
@@ -64,11 +64,20 @@ def test_the_commands_of_a_ci_file_pass_a_release_that_protects_and_stop_one_tha
         assert '"results": []' in (repository / "gate.sarif").read_text()
     shutil.rmtree(repository / "release")
     unlocked: dict[Start, int] = {**LEVELS, "release": 80}
-    make_release(repository / "release", repository / "key", (audit(images(2), levels=unlocked),), made=datetime.now(UTC))
+    make_release(repository / "release", repository / "key", (audit(images(2), levels=unlocked),), made=datetime.now(UTC), attested=True)
     done = run(lines[-1], repository)
     assert done.returncode == 1
     assert "target-1: advantage removed" in done.stdout
     assert 'failures="0"' not in (repository / "gate.xml").read_text()
+
+
+def test_the_example_policy_asks_for_an_attestation(repository: Path) -> None:
+    """The same release without its claim, rightly signed, is stopped by that check alone."""
+    shutil.rmtree(repository / "release")
+    make_release(repository / "release", repository / "key", made=datetime.now(UTC))
+    done = run(commands("gitlab-ci.yml")[-1], repository)
+    assert (done.returncode, done.stdout.count("attestation.json is missing")) == (1, 1)
+    assert "NOT PASSED: 1 of" in done.stdout
 
 
 def test_a_faulty_policy_is_no_verdict(repository: Path) -> None:

@@ -20,6 +20,7 @@ from lockforge.evidence.signing import fingerprint, load_private, load_public, n
 from lockforge.gate import ALIKE, gate_release
 from lockforge.policy import Policy, read_policy
 from lockforge.records import Check, Start, TransferAudit, Verdict
+from tests.evidence.test_certificates import issue, write
 from tests.small_release import LEVELS, MADE, Edit, audit, edit_json, images, make_release
 
 NOW = MADE + timedelta(days=2)
@@ -84,6 +85,36 @@ def test_a_fingerprint_in_the_policy_is_as_good_as_a_key(release: Path, small: P
     assert "signer" in failing(gate_release(release, with_policy(signers=("1" * 64,)), small / "key.pub", now=NOW))
     new_key(tmp_path / "other")
     assert "signature" in failing(gate_release(release, with_policy(signers=(mine,)), tmp_path / "other.pub", now=NOW))
+
+
+def test_a_certificate_chain_vouches_for_the_signer(release: Path, small: Path, tmp_path: Path) -> None:
+    """The root alone is enough and its name is said; another root, a bare key or another fingerprint in the policy are not."""
+    root, other = issue("root", ca=True), issue("root", ca=True)
+    leaf, key = issue("the owner", root)
+    chain, stranger = write(tmp_path / "root", root[0]), write(tmp_path / "other", other[0])
+    assert "signature" in failing(gate_release(release, STRICT, trusted=chain, now=NOW))
+    sign_folder(release, key, (leaf,))
+    baseline = str(shutil.copytree(release, tmp_path / "baseline"))
+    found = gate_release(release, with_policy(baseline=baseline), trusted=chain, now=NOW)
+    assert failing(found) == {}
+    assert next(check.value for check in found.checks if check.name == "signer").startswith("CN=the owner, key ")
+    assert "signature" in failing(gate_release(release, STRICT, trusted=stranger, now=NOW))
+    mine, nobodys = fingerprint(key.public_key()), "1" * 64
+    assert gate_release(release, with_policy(signers=(nobodys, mine)), trusted=chain, now=NOW).passed
+    assert {"signer", "age"} == failing(gate_release(release, with_policy(signers=(nobodys,)), trusted=chain, now=NOW)).keys()
+    behind = failing(gate_release(release, with_policy(baseline=str(small / "release")), trusted=chain, now=NOW))
+    assert "without certificates" in behind["baseline"]
+
+
+def test_the_command_takes_a_certificate_chain(release: Path, tmp_path: Path) -> None:
+    """`--certificate-chain` in place of `--key`: 0 with the right root, 1 with another."""
+    root = issue("root", ca=True)
+    leaf, key = issue("the owner", root)
+    sign_folder(release, key, (leaf,))
+    (tmp_path / "policy.yaml").write_text("attestation: optional\n")
+    words = ["gate", str(release), "--policy", str(tmp_path / "policy.yaml"), "--certificate-chain"]
+    for authority, code in ((root, 0), (issue("root", ca=True), 1)):
+        assert CliRunner().invoke(app, [*words, str(write(tmp_path / "chain", authority[0]))]).exit_code == code
 
 
 def test_nothing_to_protect_passes_only_where_the_policy_says_so(small: Path, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ DOORS = {
     "timm": 1,
     "ray": 1,
     "fsspec": 1,
+    "sigstore": 1,
 }
 
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lockforge.errors import IntegrityError
-from lockforge.evidence.signing import load_private, load_public, new_key, sign_folder, verify_folder
+from lockforge.evidence.signing import Trust, load_private, load_public, new_key, sign_folder, verify_folder
 from lockforge.gate import gate_release
 from lockforge.policy import Policy
 from lockforge.records import Verdict
@@ -47,7 +47,7 @@ def caught(folder: Path, made: Path) -> bool:
     """Whether verify fails for want of the signed bytes without a key, and so does the signature alone with it."""
     found = verify_release(folder, parity=False)
     try:
-        verify_folder(folder, load_public(made / "key.pub"))
+        verify_folder(folder, Trust(load_public(made / "key.pub")))
     except IntegrityError:
         return bool({"manifest", "signature"} & {check.name for check in found.checks if not check.passed})
     return False

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -18,6 +18,8 @@ from lockforge.evidence.manifest import hash_folder, write_manifest
 from lockforge.evidence.parity import compare, probe_inputs
 from lockforge.evidence.signing import PrivateKey, fingerprint, load_private, new_key, sign_folder
 from lockforge.evidence.statistics import target_tests
+from lockforge.gate import gate_release
+from lockforge.policy import Policy
 from lockforge.recipe import Recipe, template
 from lockforge.records import (
     Architecture,
@@ -409,7 +411,41 @@ def test_a_certificate_names_the_signer(release: Path, tmp_path: Path) -> None:
     assert "no valid chain" in failing(verify_release(release, trusted=write(tmp_path / "root", issue("root", ca=True)[0])))["signature"]
 
 
-# Parity itself
+# Parity as a gate asks for it, and itself
+
+
+def parity_of(folder: Path, made: Path, parity: Literal["again", "stated"]) -> tuple[bool, str]:
+    """What a gate says of parity in a release that is rightly signed: whether it passes, and why."""
+    policy = Policy(attestation="optional", suites=("quick",), verdicts=("indicative only",), parity=parity)
+    found = {check.name: check for check in gate_release(folder, policy, made / "key.pub").checks}
+    assert found["signature"].passed
+    assert found["signer"].passed
+    return found["parity"].passed, found["parity"].value
+
+
+def test_a_gate_that_asks_again_believes_the_networks_and_not_the_report(release: Path, made: Path, sign_again: Edit) -> None:
+    """`parity: again` passes where both answer alike, whatever the report says; an ONNX that answers otherwise fails it, rightly signed."""
+    assert parity_of(release, made, "again")[0]
+    assert parity_of(release, made, "stated") == (False, "checked")
+    edit_report(release, lambda tree: tree.update(parity="same logits"))
+    architecture = Report.from_json((release / "report.json").read_bytes()).subjects.release.architecture
+    export(build(architecture, torch.Generator().manual_seed(1)).eval(), release / "model.onnx")
+    sign_again(release)
+    assert parity_of(release, made, "stated")[0]
+    passed, said = parity_of(release, made, "again")
+    assert not passed
+    assert "is another network than the weights" in said
+
+
+def test_a_gate_that_asks_again_fails_where_it_cannot_ask(
+    release: Path, made: Path, sign_again: Edit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without onnxruntime nothing was asked, and the report's word does not stand in for it."""
+    edit_report(release, lambda tree: tree.update(parity="same logits"))
+    sign_again(release)
+    monkeypatch.setattr("lockforge.verify.find_spec", lambda _: None)
+    passed, said = parity_of(release, made, "again")
+    assert (passed, "onnxruntime is not installed" in said) == (False, True)
 
 
 def test_parity_allows_rounding_and_nothing_else() -> None:

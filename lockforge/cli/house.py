@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lockforge.cli.gate import gate
+from lockforge.cli.gate import Chain, Key, Name, Provider, Services, gate, keyless_signer
 from lockforge.cli.keys import keys_app
 from lockforge.errors import DataError, RecipeError, ResourceError
 
@@ -42,11 +42,11 @@ def data(
 
 def verify(
     release: Annotated[Path, typer.Argument(metavar="RELEASE", help="The release folder, a bare report.json, or a .csv of curves.")],
-    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The signer's public key (PEM).")] = None,
-    certificate_chain: Annotated[
-        Path | None,
-        typer.Option("--certificate-chain", metavar="FILE", help="Certificates you trust (PEM): the signer's must lead to one of them."),
-    ] = None,
+    key: Key = None,
+    certificate_chain: Chain = None,
+    identity: Name = "",
+    identity_provider: Provider = "",
+    trust_config: Services = "",
     parity: Annotated[bool, typer.Option("--parity/--no-parity", help="Compare ONNX and weights on seeded inputs (needs torch).")] = True,
     rerun: Annotated[int, typer.Option("--rerun", metavar="N", min=0, help="Fit N randomly drawn attack points again.")] = 0,
     source: Annotated[str | None, typer.Option("--source", metavar="PLACE", help="For --rerun: the source's images.")] = None,
@@ -62,7 +62,8 @@ def verify(
     """Check that a release is what was signed and that its figures follow from its raw points; fit some of these again."""
     from lockforge.cli import verifying
 
-    verdict, curves = verifying.look(release, key, trusted=certificate_chain, parity=parity)
+    who = keyless_signer(identity, identity_provider, trust_config)
+    verdict, curves = verifying.look(release, key, trusted=certificate_chain, identity=who, parity=parity)
     if rerun:
         asked = verifying.Asked(rerun, seed, source, tuple(target or ()), device, exact)
         verdict = verifying.rerun(release, verdict, asked)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
 from lockforge.cli.task_images import note_of
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
         Subjects,
         TaskEmbedding,
         TransferAudit,
-        Verdict,
     )
     from lockforge.runs import Files
 
@@ -367,22 +365,6 @@ def _audit(console: Console, name: str, audit: "TransferAudit") -> None:
         table.add_row("skipped", line)
     console.print(table)
     console.print(f"[dim]{audit.verdict.reason}[/]\n", highlight=False)
-
-
-def gate(verdict: "Verdict", *, as_json: bool) -> None:
-    """What failed, with the bound. A release's words are shown as they are, never as markup."""
-    if as_json:
-        answer({"passed": verdict.passed, "checks": [check.model_dump() for check in verdict.checks]})
-        return
-    failed = [check for check in verdict.checks if not check.passed]
-    console = console_of(120)
-    table = table_of("failed", "found", "wanted")
-    for column in table.columns:
-        column.justify = "left"
-    for check in failed:
-        table.add_row(*(Text(text) for text in (check.name, check.value, check.bound)))
-    console.print(table)
-    console.print(f"NOT PASSED: {len(failed)} of {len(verdict.checks)} checks failed")
 
 
 def release(folder: Path, signer: str, *, as_json: bool) -> None:

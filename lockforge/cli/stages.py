@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lockforge.cli.releases import Certificate, Key, Oci, OpenDigests, Unsigned, check_out, lay_out
+from lockforge.cli.releases import Certificate, Key, Oci, OpenDigests, Services, Sign, Signing, Token, Unsigned, check_out, lay_out
 from lockforge.cli.runtime import Device, RunsFolder, Runtime, with_runtime
 from lockforge.errors import RecipeError
 
@@ -79,6 +79,9 @@ def protect(
     out: Out = Path("release"),
     key: Key = None,
     certificate: Certificate = None,
+    keyless: Sign = False,
+    identity_token: Token = None,
+    trust_config: Services = "",
     unsigned: Unsigned = False,
     open_digests: OpenDigests = False,
     oci: Oci = None,
@@ -93,7 +96,7 @@ def protect(
 
     settings, do, terminal = _begin(recipe, set_, runtime, skip=skip_unreadable)
     own = _own(model, weights)
-    plan = check_out(out, oci, key, certificate, unsigned=unsigned)
+    plan = check_out(out, oci, Signing(key, certificate, keyless, identity_token, trust_config, unsigned))
     with terminal:
         roles = _gather(_places(source, auxiliary, target), settings, do, terminal)
         from lockforge import pipeline
@@ -245,6 +248,9 @@ def export(
     out: Out = Path("release"),
     key: Key = None,
     certificate: Certificate = None,
+    keyless: Sign = False,
+    identity_token: Token = None,
+    trust_config: Services = "",
     unsigned: Unsigned = False,
     open_digests: OpenDigests = False,
     oci: Oci = None,
@@ -258,7 +264,7 @@ def export(
     from lockforge.cli import show
 
     settings, do, terminal = _begin(recipe, set_, runtime, skip=skip_unreadable)
-    plan = check_out(out, oci, key, certificate, unsigned=unsigned)
+    plan = check_out(out, oci, Signing(key, certificate, keyless, identity_token, trust_config, unsigned))
     with terminal:
         roles = _gather(_places(source, None, target), settings, do, terminal)
         from lockforge import pipeline

@@ -4,12 +4,15 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from lockforge.errors import IntegrityError, RecipeError
 from lockforge.records import Check, Verdict
+
+if TYPE_CHECKING:
+    from lockforge.evidence.keyless import Identity
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,9 @@ class Asked:
     exact: bool | None
 
 
-def look(place: Path, key: Path | None, *, trusted: Path | None = None, parity: bool) -> tuple[Verdict, dict[str, Any] | None]:
+def look(
+    place: Path, key: Path | None, *, trusted: Path | None = None, identity: "Identity | None" = None, parity: bool
+) -> tuple[Verdict, dict[str, Any] | None]:
     """Verify a release folder, a report or a table of curves; of curves also what follows from them.
 
     Raises: RecipeError: a key for what nobody signs.
@@ -35,9 +40,9 @@ def look(place: Path, key: Path | None, *, trusted: Path | None = None, parity: 
     from lockforge import verify
 
     if place.is_dir() or place.suffix.lower() not in {".json", ".csv"}:
-        return verify.verify_release(place, key, trusted=trusted, parity=parity), None
-    if key or trusted:
-        raise RecipeError(f"{place} has no signature to check", hint="give the release folder, or drop --key and --certificate-chain")
+        return verify.verify_release(place, key, trusted=trusted, identity=identity, parity=parity), None
+    if key or trusted or identity:
+        raise RecipeError(f"{place} has no signature to check", hint="give the release folder, or drop what says who signed it")
     if place.suffix.lower() == ".json":
         return verify.verify_report(place), None
     return verify.verify_curves(place)

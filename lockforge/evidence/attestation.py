@@ -1,5 +1,8 @@
 """What an owner claims of a release, bound to its bytes and to the raw curves: an in-toto Statement v1 in a DSSE envelope.
 
+Its signature is made with the release's key. A keyless release has none that lasts: its envelope has no signature of its own, and the one
+over the release, which covers attestation.json as it covers every file, stands for it.
+
 The subject is the weights and the ONNX file by SHA-256; the predicate (docs/attestation.md has every field) says with what, against whom
 and how well. Everything in it but the code's version and the time follows from `report.json`, and `check_attestation` works it out again.
 """
@@ -12,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lockforge.errors import IntegrityError
-from lockforge.evidence.dsse import STATEMENT_TYPE, at, known, parsed, parsed_file, shown, table
+from lockforge.evidence.dsse import STATEMENT_TYPE, at, envelope_of, known, parsed, parsed_file, shown, table, unsigned_payload
 from lockforge.evidence.faults import unlike
 from lockforge.evidence.signing import PrivateKey, PublicKey, open_envelope, signed_envelope
 from lockforge.records import (
@@ -120,8 +123,11 @@ class Predicate(Record):
     time: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 
 
-def attest(report: Report, files: Mapping[str, FileRef], code: CodeVersion, time: str, key: PrivateKey) -> bytes:
-    """attestation.json. Args: files: of the release, with report.json as it is released. time: as in `Predicate`."""
+def attest(report: Report, files: Mapping[str, FileRef], code: CodeVersion, time: str, key: PrivateKey | None) -> bytes:
+    """attestation.json.
+
+    Args: files: of the release, with report.json as it is released. time: as in `Predicate`. key: None where the release is signed keyless.
+    """
     predicate = predicate_of(report, files["report.json"].sha256, code, time)
     statement = {
         "_type": STATEMENT_TYPE,
@@ -129,7 +135,8 @@ def attest(report: Report, files: Mapping[str, FileRef], code: CodeVersion, time
         "predicateType": PREDICATE_TYPE,
         "predicate": predicate.model_dump(mode="json"),
     }
-    return json.dumps(signed_envelope(canonical_json(statement).encode(), key)).encode()
+    payload = canonical_json(statement).encode()
+    return json.dumps(signed_envelope(payload, key) if key else envelope_of(payload, None)).encode()
 
 
 def predicate_of(report: Report, report_digest: str, code: CodeVersion, time: str) -> Predicate:
@@ -186,12 +193,13 @@ def curve_digests(points: Sequence[AttackPoint]) -> tuple[CurveDigest, ...]:
     )
 
 
-def read_attestation(data: bytes, key: PublicKey) -> tuple[dict[str, str], Predicate]:
-    """Subjects (name -> SHA-256) and predicate of an attestation that this key signed.
+def read_attestation(data: bytes, key: PublicKey | None) -> tuple[dict[str, str], Predicate]:
+    """Subjects (name -> SHA-256) and predicate of an attestation that this key signed; None: that a keyless release's signature covers.
 
     Raises: IntegrityError: another key's, or no such statement.
     """
-    payload = open_envelope(parsed_file(data, ATTESTATION), key, ATTESTATION)
+    envelope = parsed_file(data, ATTESTATION)
+    payload = open_envelope(envelope, key, ATTESTATION) if key else unsigned_payload(envelope, ATTESTATION)
     statement = known(parsed(payload, "the attested statement"), {"_type", "subject", "predicateType", "predicate"}, ATTESTATION)
     kinds = (at(statement, "_type", ATTESTATION), at(statement, "predicateType", ATTESTATION))
     if kinds != (STATEMENT_TYPE, PREDICATE_TYPE):
@@ -206,10 +214,10 @@ def read_attestation(data: bytes, key: PublicKey) -> tuple[dict[str, str], Predi
     return subjects, Predicate.from_json(json.dumps(table(statement, "predicate", ATTESTATION)))
 
 
-def check_attestation(data: bytes, key: PublicKey, report: Report, files: Mapping[str, FileRef]) -> Predicate:
+def check_attestation(data: bytes, key: PublicKey | None, report: Report, files: Mapping[str, FileRef]) -> Predicate:
     """The claim, if it is about these very files and says what the report says.
 
-    Args: files: of the release, by name, as they were hashed.
+    Args: key: None where the release was found to be signed keyless. files: of the release, by name, as they were hashed.
     Raises: IntegrityError: not signed with this key, about other bytes, or other figures than the report's; every difference is a fault.
     """
     subjects, said = read_attestation(data, key)

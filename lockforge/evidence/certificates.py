@@ -24,6 +24,8 @@ from lockforge.evidence.dsse import decoded
 T = TypeVar("T", bound=x509.ExtensionType)
 Certificates = tuple[x509.Certificate, ...]
 LONGEST = 8  # certificates of a chain
+_PROVIDER = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")  # Fulcio's extension: the URL of who vouched for the name (oid-info.md)
+UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.ExtensionNotFound)  # what a malformed certificate raises
 _LOOKED_AT = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage)
 
 
@@ -92,6 +94,18 @@ def key_of(chain: Certificates) -> ec.EllipticCurvePublicKey:
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise IntegrityError("the signing certificate is not of an EC key", hint="the format has no other keys")
     return key
+
+
+def identity_in(leaf: x509.Certificate) -> str:
+    """What the certificate of a keyless signature says: a mail address or URI, and who vouched for it. Nothing is checked here."""
+    try:
+        names = [str(one.value) for one in _extension(leaf, x509.SubjectAlternativeName) or ()]
+        provider = leaf.extensions.get_extension_for_oid(_PROVIDER).value
+    except UNREADABLE:
+        return "nobody"
+    url = provider.value.decode(errors="replace") if isinstance(provider, x509.UnrecognizedExtension) else ""
+    text = f"{' '.join(names)} ({url})"
+    return text if text.isprintable() else ascii(text)
 
 
 def check_chain(chain: Certificates, trusted: Sequence[x509.Certificate], today: datetime | None = None) -> str:

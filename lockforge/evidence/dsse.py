@@ -20,12 +20,12 @@ def to_be_signed(payload: bytes) -> bytes:
     return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
 
 
-def envelope_of(payload: bytes, signature: bytes) -> dict[str, Any]:
-    """Payload and signature as the tree of an envelope."""
+def envelope_of(payload: bytes, signature: bytes | None) -> dict[str, Any]:
+    """Payload and signature as the tree of an envelope; None leaves it unsigned."""
     return {
         "payload": base64.b64encode(payload).decode(),
         "payloadType": PAYLOAD_TYPE,
-        "signatures": [{"sig": base64.b64encode(signature).decode(), "keyid": ""}],
+        "signatures": [] if signature is None else [{"sig": base64.b64encode(signature).decode(), "keyid": ""}],
     }
 
 
@@ -34,14 +34,29 @@ def opened(envelope: dict[str, Any], what: str) -> tuple[bytes, bytes]:
 
     Raises: IntegrityError: not exactly one signature over an in-toto statement.
     """
-    known(envelope, {"payload", "payloadType", "signatures"}, what)
-    if at(envelope, "payloadType", what) != PAYLOAD_TYPE:
-        raise IntegrityError(f"{what} signs something else: {shown(envelope['payloadType'])}")
-    signatures = at(envelope, "signatures", what)
+    payload, signatures = _taken_apart(envelope, what)
     if not isinstance(signatures, list) or len(signatures) != 1 or not isinstance(signatures[0], dict):
         raise IntegrityError(f"{what} must hold exactly one signature")
     signature = at(known(signatures[0], {"sig", "keyid"}, what), "sig", what)
-    return decoded(at(envelope, "payload", what), what), decoded(signature, what)
+    return payload, decoded(signature, what)
+
+
+def unsigned_payload(envelope: dict[str, Any], what: str) -> bytes:
+    """The payload of an envelope that nobody signed, since something else covers its bytes.
+
+    Raises: IntegrityError: it is signed, or there is no in-toto statement in it.
+    """
+    payload, signatures = _taken_apart(envelope, what)
+    if signatures != []:
+        raise IntegrityError(f"{what} has a signature of its own, which nothing says whose it is", hint="it was put into this release")
+    return payload
+
+
+def _taken_apart(envelope: dict[str, Any], what: str) -> tuple[bytes, Any]:
+    known(envelope, {"payload", "payloadType", "signatures"}, what)
+    if at(envelope, "payloadType", what) != PAYLOAD_TYPE:
+        raise IntegrityError(f"{what} signs something else: {shown(envelope['payloadType'])}")
+    return decoded(at(envelope, "payload", what), what), at(envelope, "signatures", what)
 
 
 def parsed(data: bytes, what: str) -> dict[str, Any]:

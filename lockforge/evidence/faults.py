@@ -38,24 +38,26 @@ def faults_of(audit: TransferAudit) -> tuple[str, ...]:
     return tuple(dict.fromkeys(faults))
 
 
-def _accuracies(audit: TransferAudit) -> Iterator[tuple[str, float, int]]:
-    """Every accuracy with its name and the images it was taken on."""
+def _accuracies(audit: TransferAudit) -> Iterator[tuple[AttackPoint, str, float, int]]:
+    """Every accuracy: whose, of which split, and the images it was taken on. There are thousands, so only faulty ones are named."""
     for point in audit.points:
-        yield f"{name_of(point)}: validation accuracy", point.val_accuracy, audit.validation_samples
+        yield point, "validation", point.val_accuracy, audit.validation_samples
         if point.test_accuracy is not None:
-            yield f"{name_of(point)}: test accuracy", point.test_accuracy, audit.test_samples
+            yield point, "test", point.test_accuracy, audit.test_samples
 
 
 def _outside(audit: TransferAudit) -> Iterator[str]:
-    yield from (f"{name} {accuracy} is not in [0, 1]" for name, accuracy, _ in _accuracies(audit) if not 0 <= accuracy <= 1)
+    for point, split, accuracy, _ in _accuracies(audit):
+        if not 0 <= accuracy <= 1:
+            yield f"{name_of(point)}: {split} accuracy {accuracy} is not in [0, 1]"
     yield from (f"{name_of(point)}: {point.flops} operations are below 0" for point in audit.points if not point.flops >= 0)
 
 
 def _uncountable(audit: TransferAudit) -> Iterator[str]:
     """Accuracies that no count of right answers among so many images can give."""
-    for name, accuracy, images in _accuracies(audit):
+    for point, split, accuracy, images in _accuracies(audit):
         if images < 1 or abs(accuracy * images - round(accuracy * images)) > _WHOLE:
-            yield f"{name} {accuracy} is not a share of {images} images"
+            yield f"{name_of(point)}: {split} accuracy {accuracy} is not a share of {images} images"
 
 
 def _wrong_grid(audit: TransferAudit) -> Iterator[str]:

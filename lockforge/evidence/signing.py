@@ -2,8 +2,8 @@
 
 A signature file is a Sigstore bundle (JSON, v0.3, public-key material) around a DSSE envelope around an in-toto Statement v1, whose
 predicate lists every file with its SHA-256. Keys are elliptic curve keys (P-256 where we make one; P-384 and P-521 are read), alone or
-with certificates (`certificates.py`). The stock tool (`model_signing`) reads what we write and we read what it writes with either; keyless
-(Sigstore) signatures are left to it.
+with certificates (`certificates.py`). Keyless signatures (Sigstore) are made in `keyless.py`, and read here as far as no more is needed for
+that than the certificate in them. The stock tool (`model_signing`) reads what we write and we read what it writes.
 
 Sources: OpenSSF Model Signing v1.0; DSSE protocol v1.0.0 (github.com/secure-systems-lab/dsse); in-toto attestation Statement v1.
 Key material is never logged nor put into an error message.
@@ -12,18 +12,16 @@ Key material is never logged nor put into an error message.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lockforge.errors import IntegrityError, RecipeError
-from lockforge.evidence.certificates import Certificates, check_chain, from_bundle, key_of, to_bundle
 from lockforge.evidence.dsse import STATEMENT_TYPE, at, envelope_of, known, opened, parsed, parsed_file, shown, table, to_be_signed
 from lockforge.evidence.manifest import (
     MANIFEST,
@@ -37,6 +35,10 @@ from lockforge.evidence.manifest import (
 )
 from lockforge.records import FileRef
 from lockforge.runs import write_whole, writing
+
+if TYPE_CHECKING:
+    from lockforge.evidence.certificates import Certificates
+    from lockforge.evidence.keyless import Identity
 
 PrivateKey = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
@@ -157,7 +159,7 @@ def fingerprint(key: PublicKey) -> str:
 # Signing
 
 
-def sign_folder(folder: Path, key: PrivateKey, chain: Certificates = ()) -> None:
+def sign_folder(folder: Path, key: PrivateKey, chain: "Certificates" = ()) -> None:
     """Sign everything in a folder: writes `manifest.json`, which names the signer, then `model.sig`, which covers it and all else.
 
     Args: chain: certificates that say whose key it is, the key's own first; none signs with the bare key.
@@ -165,14 +167,23 @@ def sign_folder(folder: Path, key: PrivateKey, chain: Certificates = ()) -> None
     """
     (folder / SIGNATURE).unlink(missing_ok=True)
     write_manifest(folder, public_pem(key.public_key()))
-    payload = json.dumps(_statement(hash_folder(folder)), sort_keys=True).encode()
-    who = {"x509CertificateChain": to_bundle(chain)} if chain else {"publicKey": {"hint": _hint(key.public_key())}}
+    payload = release_statement(folder)
+    who: dict[str, object] = {"publicKey": {"hint": _hint(key.public_key())}}
+    if chain:
+        from lockforge.evidence.certificates import to_bundle  # certificates take as long to import as all the rest here
+
+        who = {"x509CertificateChain": to_bundle(chain)}
     bundle = {
         "mediaType": BUNDLE_TYPE,
         "verificationMaterial": {**who, "tlogEntries": []},
         "dsseEnvelope": signed_envelope(payload, key),
     }
     write_whole(folder / SIGNATURE, json.dumps(bundle).encode())
+
+
+def release_statement(folder: Path) -> bytes:
+    """What a signature is made over: the digest of every file but the signature, as it lies there now."""
+    return json.dumps(_statement(hash_folder(folder)), sort_keys=True).encode()
 
 
 def signed_envelope(payload: bytes, key: PrivateKey) -> dict[str, Any]:
@@ -186,6 +197,8 @@ def open_envelope(envelope: dict[str, Any], key: PublicKey, what: str) -> bytes:
     Raises: IntegrityError: it did not, or there is something else in it.
     """
     payload, signature = opened(envelope, what)
+    if key.curve.name not in _HASHES:
+        raise IntegrityError(f"{what} is said to be signed with a key on {key.curve.name}", hint="the format has P-256, P-384 and P-521")
     try:
         key.verify(signature, to_be_signed(payload), ec.ECDSA(_HASHES[key.curve.name]))
     except InvalidSignature:
@@ -219,14 +232,32 @@ def _hint(key: PublicKey) -> str:
 
 
 @dataclass(frozen=True)
+class Trust:
+    """What a reader brought, from somewhere else than the release, to know the signer by. Nothing of it: the bytes alone are checked.
+
+    Args: key: the signer's. roots: certificates that the signer's must lead to. identity: who must have signed, keyless.
+    """
+
+    key: PublicKey | None = None
+    roots: "Certificates" = ()
+    identity: "Identity | None" = None
+
+
+NOBODY = Trust()
+
+
+@dataclass(frozen=True)
 class Signer:
-    """Who signed: `established` only when the reader brought the key, or a certificate that leads to it; else the key came with the
-    release and proves no name. `name` is what the certificate says, where it was checked. `ignored` is what the signer asked to leave out.
+    """Who signed: `established` only when the reader brought the key, or what leads to it; else the key came with the release and proves
+    no name. `name` is what the certificate says, where it was checked; `claimed` what one says that was not, of a `keyless` signature,
+    whose key served once. `ignored` is what the signer asked to leave out.
     """
 
     key: PublicKey
     established: bool
     name: str = ""
+    claimed: str = ""
+    keyless: bool = False
     ignored: tuple[str, ...] = ()
 
     @property
@@ -234,32 +265,60 @@ class Signer:
         """The key's."""
         return fingerprint(self.key)
 
+    def __str__(self) -> str:
+        """The name that was checked, and the key; of a keyless signature what its certificate says."""
+        if self.keyless:
+            return f"{self.name}, keyless" if self.name else f"keyless, by a certificate that nobody checked and that names {self.claimed}"
+        return f"{self.name}, key {self.fingerprint}" if self.name else self.fingerprint
 
-def verify_folder(
-    folder: Path, public: PublicKey | None = None, found: Mapping[str, FileRef] | None = None, trusted: Sequence[x509.Certificate] = ()
-) -> Signer:
+
+def verify_folder(folder: Path, trust: Trust = NOBODY, found: Mapping[str, FileRef] | None = None) -> Signer:
     """Check that a folder holds exactly what was signed.
 
-    Args: public: the signer's key; without it the key that `manifest.json` names, which proves that nothing changed since signing but
-    not who signed. found: the folder's files where they have been hashed already. trusted: certificates that the signer's must lead to.
-    Raises: IntegrityError: not signed, signed by another key, or not what was signed; every differing file is a fault.
+    Args: trust: without any the key is the one that `manifest.json` or a keyless signature's own certificate names, which proves that
+    nothing changed since signing but not who signed. found: the folder's files where they have been hashed already.
+    Raises: IntegrityError: not signed, signed by another key, or not what was signed; every differing file is a fault. ResourceError:
+    keyless signatures cannot be checked here.
     """
     found = hash_folder(folder) if found is None else found
-    bundle = parsed_file(read_limited(folder / SIGNATURE), SIGNATURE)
-    envelope, chain, hint = _read_bundle(bundle)
-    if trusted and not chain:
-        raise IntegrityError("it was signed with a bare key, without certificates", hint="give the signer's public key instead")
-    key = public or (key_of(chain) if trusted else named_signer(folder))
-    if (hint and hint != _hint(key)) or (chain and fingerprint(key_of(chain)) != fingerprint(key)):
-        raise IntegrityError(
-            f"it was signed with another key than {fingerprint(key)[:16]}...", hint="somebody else signed it, or it was signed again"
-        )
-    name = check_chain(chain, trusted) if trusted else ""
-    promised, ignored = _promised(parsed(open_envelope(envelope, key, SIGNATURE), "the signed statement"))
+    data = read_limited(folder / SIGNATURE)
+    bundle = _read_bundle(parsed_file(data, SIGNATURE))
+    key, name = _key_and_name(folder, trust, bundle)
+    payload = open_envelope(bundle.envelope, key, SIGNATURE)
+    if trust.identity:
+        from lockforge.evidence.keyless import check_identity
+
+        name = check_identity(data, payload, trust.identity)
+    promised, ignored = _promised(parsed(payload, "the signed statement"))
     differing = differences(promised, {name: ref for name, ref in found.items() if name != SIGNATURE})
     if differing:
         raise IntegrityError("the folder is not what was signed", faults=differing, hint="get the release again from its owner")
-    return Signer(key, established=bool(public or trusted), name=name, ignored=ignored)
+    return Signer(key, trust != NOBODY, name, claimed=bundle.claimed, keyless=bundle.keyless, ignored=ignored)
+
+
+def _key_and_name(folder: Path, trust: Trust, bundle: "_Bundle") -> tuple[PublicKey, str]:
+    """The key that must have signed, and the name in its certificate where the reader trusts who issued it."""
+    chain = bundle.chain
+    if bundle.keyless and (trust.key or trust.roots):
+        raise IntegrityError("it was signed keyless, not with a key", hint="give --identity and --identity-provider instead")
+    if trust.identity and not bundle.keyless:
+        raise IntegrityError("it was signed with a key, not keyless", hint="give the signer's public key or certificates you trust instead")
+    if trust.roots and not chain:
+        raise IntegrityError("it was signed with a bare key, without certificates", hint="give the signer's public key instead")
+    if not chain:
+        key = trust.key or named_signer(folder)
+        other = bool(bundle.hint) and bundle.hint != _hint(key)
+    else:
+        from lockforge.evidence.certificates import check_chain, key_of
+
+        own = bundle.keyless or bool(trust.roots)
+        key = trust.key or (key_of(chain) if own else named_signer(folder))
+        other = fingerprint(key_of(chain)) != fingerprint(key)
+    if other:
+        raise IntegrityError(
+            f"it was signed with another key than {fingerprint(key)[:16]}...", hint="somebody else signed it, or it was signed again"
+        )
+    return key, check_chain(chain, trust.roots) if trust.roots else ""
 
 
 def named_signer(folder: Path) -> PublicKey:
@@ -278,22 +337,43 @@ def named_signer(folder: Path) -> PublicKey:
         raise IntegrityError(f"the signer that {MANIFEST} names {error}") from None
 
 
-def _read_bundle(tree: dict[str, Any]) -> tuple[dict[str, Any], Certificates, str]:
-    """Envelope, certificates and the key's hint. Nothing else may stand in a bundle: no byte of the file is without meaning."""
+@dataclass(frozen=True)
+class _Bundle:
+    """A signature file taken apart. `claimed`: what the certificate of a keyless one says, unchecked."""
+
+    envelope: dict[str, Any]
+    chain: "Certificates" = ()
+    hint: str = ""
+    keyless: bool = False
+    claimed: str = ""
+
+
+def _read_bundle(tree: dict[str, Any]) -> _Bundle:
+    """Envelope, certificates and the key's hint. Nothing else may stand in a bundle: no byte of the file is without meaning.
+
+    Only the entries of a public log are left to who asks for an identity: they are the log's, and the signature is good without them.
+    """
     known(tree, {"mediaType", "verificationMaterial", "dsseEnvelope"}, SIGNATURE)
     if at(tree, "mediaType", SIGNATURE) != BUNDLE_TYPE:
         raise IntegrityError(f"{SIGNATURE} is of another format: {shown(tree['mediaType'])}", hint=f"wanted: {BUNDLE_TYPE}")
     material = table(tree, "verificationMaterial", SIGNATURE)
     envelope = table(tree, "dsseEnvelope", SIGNATURE)
     if "x509CertificateChain" in material:
+        from lockforge.evidence.certificates import from_bundle
+
         known(material, {"x509CertificateChain", "tlogEntries"}, SIGNATURE)
-        return envelope, from_bundle(material["x509CertificateChain"], SIGNATURE), ""
+        return _Bundle(envelope, from_bundle(material["x509CertificateChain"], SIGNATURE))
+    if "certificate" in material:
+        from lockforge.evidence.certificates import from_bundle, identity_in
+
+        known(material, {"certificate", "tlogEntries", "timestampVerificationData"}, SIGNATURE)
+        chain = from_bundle({"certificates": [material["certificate"]]}, SIGNATURE)
+        return _Bundle(envelope, chain, keyless=True, claimed=identity_in(chain[0]))
     if "publicKey" not in material:
-        hint = "keyless (Sigstore) signatures are checked by the stock tool: model_signing verify sigstore, with --identity"
-        raise IntegrityError(f"{SIGNATURE} was made with neither a key nor certificates", hint=hint)
+        raise IntegrityError(f"{SIGNATURE} was made with neither a key nor a certificate", hint="get the release again from its owner")
     known(material, {"publicKey", "tlogEntries"}, SIGNATURE)
     named = known(table(material, "publicKey", SIGNATURE), {"hint", "rawBytes", "keyDetails"}, SIGNATURE)
-    return envelope, (), str(named.get("hint") or "")
+    return _Bundle(envelope, hint=str(named.get("hint") or ""))
 
 
 def _promised(statement: dict[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:

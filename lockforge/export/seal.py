@@ -11,6 +11,7 @@ from pathlib import Path
 from lockforge.evidence.attestation import ATTESTATION, CodeVersion, attest
 from lockforge.evidence.certificates import Certificates
 from lockforge.evidence.keyed import keyed_report
+from lockforge.evidence.keyless import Keyless
 from lockforge.evidence.manifest import hash_folder, write_manifest
 from lockforge.evidence.signing import PrivateKey, sign_folder
 from lockforge.export.bom import BOM, versions_here, write_bom
@@ -26,11 +27,14 @@ PROVENANCE = "provenance.json"  # holds times, which the bill of materials has n
 
 @dataclass(frozen=True)
 class Seal:
-    """Who releases. `key` None leaves the release unsigned; `digest_key` None leaves the digests of the data as they are."""
+    """Who releases: with a `key`, or `keyless` (Sigstore); neither leaves the release unsigned. `digest_key` None leaves the digests of the
+    data as they are.
+    """
 
     key: PrivateKey | None
     chain: Certificates = ()
     digest_key: bytes | None = None
+    keyless: Keyless | None = None
 
 
 def sealing(seal: Seal, files: Files, circumstances: Provenance) -> Callable[[Path], None]:
@@ -51,9 +55,12 @@ def seal_release(folder: Path, seal: Seal, files: Files, circumstances: Provenan
     write_whole(folder / CARD, write_card(report, facts))
     files_of = {name: ref for name, ref in hash_folder(folder).items() if name != PROVENANCE}
     write_whole(folder / BOM, write_bom(report, files_of, facts, versions_here(), made_by))
-    if seal.key is None:
+    if seal.key is None and seal.keyless is None:
         write_manifest(folder)
         return
     code = CodeVersion(lockforge=made_by, commit=circumstances.commit)
     write_whole(folder / ATTESTATION, attest(report, hash_folder(folder), code, now.strftime("%Y-%m-%dT%H:%M:%SZ"), seal.key))
-    sign_folder(folder, seal.key, seal.chain)
+    if seal.keyless:
+        seal.keyless.sign_folder(folder)
+    elif seal.key:
+        sign_folder(folder, seal.key, seal.chain)

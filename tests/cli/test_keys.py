@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lockforge.cli.keys import VARIABLE, open_key, read_passphrase
-from lockforge.cli.releases import check_out
+from lockforge.cli.releases import Signing, check_out
 from lockforge.errors import RecipeError
 from lockforge.evidence.signing import fingerprint, is_locked, load_public, new_key
 
@@ -60,7 +60,7 @@ def test_a_passphrase_comes_from_the_environment(run: Run, monkeypatch: pytest.M
     code, said = run("keys", "fingerprint", "k")
     assert (code, said.strip()) == (0, fingerprint(load_public(tmp_path / "k.pub")))
     assert fingerprint(open_key(tmp_path / "k").public_key()) == said.strip()
-    plan = check_out(tmp_path / "release", None, tmp_path / "k", None, unsigned=False)
+    plan = check_out(tmp_path / "release", None, Signing(key=tmp_path / "k"))
     assert plan.key
     assert fingerprint(plan.key().public_key()) == said.strip()
     monkeypatch.setenv(VARIABLE, "guess")
@@ -85,13 +85,19 @@ def test_a_layout_and_a_release_do_not_share_a_folder(tmp_path: Path) -> None:
     """One would take the other away when it is replaced."""
     for oci in (tmp_path / "release", tmp_path / "release" / "oci", tmp_path):
         with pytest.raises(RecipeError, match="lie in one another"):
-            check_out(tmp_path / "release", oci, None, None, unsigned=True)
-    assert check_out(tmp_path / "release", tmp_path / "oci", None, None, unsigned=True).oci == tmp_path / "oci"
+            check_out(tmp_path / "release", oci, Signing(unsigned=True))
+    assert check_out(tmp_path / "release", tmp_path / "oci", Signing(unsigned=True)).oci == tmp_path / "oci"
 
 
-def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
-    """Said before the work begins."""
-    with pytest.raises(RecipeError, match="without --key"):
-        check_out(tmp_path / "release", None, None, tmp_path / "c", unsigned=False)
-    with pytest.raises(RecipeError, match="exclude each other"):
-        check_out(tmp_path / "release", None, tmp_path / "k", None, unsigned=True)
+def test_options_that_exclude_each_other_are_refused(tmp_path: Path) -> None:
+    """Said before the work begins: a certificate needs its key, and a release has one signature."""
+    wrong: dict[str, dict[str, object]] = {
+        "without --key": {"certificate": tmp_path / "c"}, "exclude each other": {"key": tmp_path / "k", "unsigned": True},
+        "--keyless excludes": {"keyless": True, "key": tmp_path / "k"}, "keyless excludes --key and": {"keyless": True, "unsigned": True},
+        "are for --keyless": {"token": tmp_path / "t"}, "and --trust-config are for": {"services": "offline"},
+        "cannot be made offline": {"keyless": True, "services": "offline"},
+    }  # fmt: skip
+    for said, asked in wrong.items():
+        with pytest.raises(RecipeError, match=said):
+            check_out(tmp_path / "release", None, Signing(**asked))  # type: ignore[arg-type]  # its own fields
+    assert not (tmp_path / "release").exists()

@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from lockforge.errors import IntegrityError, RecipeError
 from lockforge.evidence.certificates import check_chain, from_bundle, read_certificates, read_signing_chain, to_bundle
-from lockforge.evidence.signing import PrivateKey, fingerprint, new_key, sign_folder, verify_folder
+from lockforge.evidence.dsse import envelope_of
+from lockforge.evidence.signing import PrivateKey, Trust, fingerprint, new_key, open_envelope, sign_folder, verify_folder
 
 NOW = datetime.now(UTC)
 Issued = tuple[x509.Certificate, PrivateKey]
@@ -113,17 +114,17 @@ def test_a_release_signed_with_certificates_names_its_signer(folder: Path, root:
     leaf, key = issue("the owner", middle)
     sign_folder(folder, key, (leaf, middle[0]))
     by_root, by_key, alone = (
-        verify_folder(folder, trusted=[root[0]]), verify_folder(folder, key.public_key()), verify_folder(folder)
+        verify_folder(folder, Trust(roots=(root[0],))), verify_folder(folder, Trust(key.public_key())), verify_folder(folder)
     )  # fmt: skip
     assert (by_root.name, by_root.established, by_root.fingerprint) == ("CN=the owner", True, fingerprint(key.public_key()))
     assert (by_key.name, by_key.established, alone.established) == ("", True, False)
     with pytest.raises(IntegrityError, match="no valid chain"):
-        verify_folder(folder, trusted=[issue("root", ca=True)[0]])
+        verify_folder(folder, Trust(roots=(issue("root", ca=True)[0],)))
     with pytest.raises(IntegrityError, match="another key"):
-        verify_folder(folder, issue("x")[1].public_key(), trusted=[root[0]])
+        verify_folder(folder, Trust(issue("x")[1].public_key(), (root[0],)))
     (folder / "model.bin").write_bytes(b"")
     with pytest.raises(IntegrityError, match="not what was signed"):
-        verify_folder(folder, trusted=[root[0]])
+        verify_folder(folder, Trust(roots=(root[0],)))
 
 
 def test_somebody_elses_chain_does_not_lend_its_name(folder: Path, root: Issued, middle: Issued, tmp_path: Path) -> None:
@@ -132,10 +133,10 @@ def test_somebody_elses_chain_does_not_lend_its_name(folder: Path, root: Issued,
     thief = new_key(tmp_path / "thief")
     sign_folder(folder, thief, (leaf, middle[0]))
     with pytest.raises(IntegrityError, match="no signature by the key"):
-        verify_folder(folder, trusted=[root[0]])
+        verify_folder(folder, Trust(roots=(root[0],)))
     sign_folder(folder, thief)
     with pytest.raises(IntegrityError, match="without certificates"):
-        verify_folder(folder, trusted=[root[0]])
+        verify_folder(folder, Trust(roots=(root[0],)))
 
 
 def test_faulty_files_and_bundles_are_named(tmp_path: Path, root: Issued) -> None:
@@ -156,6 +157,13 @@ def test_faulty_files_and_bundles_are_named(tmp_path: Path, root: Issued) -> Non
     for tree in (None, {}, {"certificates": []}, {"certificates": [raw]}, {"certificates": [3]}, {"certificates": [{"rawBytes": "?"}]}):
         with pytest.raises(IntegrityError):
             from_bundle(tree, "x")
+
+
+def test_a_key_on_another_curve_is_a_fault_of_the_release() -> None:
+    """A certificate may be of any key; the format has three curves, and another gives no traceback."""
+    key = ec.generate_private_key(ec.SECP256K1()).public_key()
+    with pytest.raises(IntegrityError, match="secp256k1"):
+        open_envelope(envelope_of(b"{}", b"signature"), key, "x")
 
 
 STOCK = "the stock tool is the interoperability oracle: pip install 'lockforge[sign]'"
@@ -187,5 +195,5 @@ def test_we_read_the_stock_tools_certificates(folder: Path, root: Issued, middle
     )
     hashing = stock.hashing.Config().set_ignored_paths(paths=[folder / "model.sig"])
     signing.set_hashing_config(hashing).sign(folder, folder / "model.sig")
-    found = verify_folder(folder, trusted=[root[0]])
+    found = verify_folder(folder, Trust(roots=(root[0],)))
     assert (found.name, found.ignored) == ("CN=the owner", (".git", ".gitattributes", ".github", ".gitignore"))

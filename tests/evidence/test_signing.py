@@ -17,6 +17,7 @@ from lockforge.errors import IntegrityError, RecipeError
 from lockforge.evidence.manifest import write_manifest
 from lockforge.evidence.signing import (
     PrivateKey,
+    Trust,
     default_key_path,
     fingerprint,
     is_locked,
@@ -50,7 +51,7 @@ def release(tmp_path: Path, key: PrivateKey) -> Path:
 
 def test_a_signed_folder_verifies_with_and_without_its_key(release: Path, key: PrivateKey) -> None:
     """With the reader's key the signer is established; without it only the fingerprint of the key that came along is known."""
-    ours = verify_folder(release, key.public_key())
+    ours = verify_folder(release, Trust(key.public_key()))
     assert (ours.fingerprint, ours.established) == (fingerprint(key.public_key()), True)
     alone = verify_folder(release)
     assert (alone.fingerprint, alone.established) == (fingerprint(key.public_key()), False)
@@ -60,7 +61,7 @@ def test_a_folder_can_be_signed_again(release: Path, key: PrivateKey) -> None:
     """The old signature is no part of the new content."""
     (release / "more").write_bytes(b"more")
     sign_folder(release, key)
-    assert verify_folder(release, key.public_key()).established
+    assert verify_folder(release, Trust(key.public_key())).established
 
 
 @pytest.mark.parametrize("name", ["model.bin", "manifest.json", "model.sig", "sub.txt"])
@@ -71,7 +72,7 @@ def test_every_sampled_byte_flip_is_caught(release: Path, key: PrivateKey, name:
         (release / name).write_bytes(data[:position] + bytes([data[position] ^ (1 << position % 8)]) + data[position + 1 :])
         for public in (key.public_key(), None):
             with pytest.raises(IntegrityError):
-                verify_folder(release, public)
+                verify_folder(release, Trust(public))
     (release / name).write_bytes(data)
     assert verify_folder(release).fingerprint
 
@@ -89,11 +90,11 @@ def test_truncations_swaps_additions_and_removals_are_caught(release: Path, key:
     for change, undo, said in changes:
         change()
         with pytest.raises(IntegrityError, match=said):
-            verify_folder(release, key.public_key())
+            verify_folder(release, Trust(key.public_key()))
         undo()
     (release / "model.sig").unlink()
     with pytest.raises(IntegrityError, match=r"model\.sig is missing"):
-        verify_folder(release, key.public_key())
+        verify_folder(release, Trust(key.public_key()))
 
 
 def test_another_signer_is_caught_when_the_key_is_given(release: Path, key: PrivateKey, tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def test_another_signer_is_caught_when_the_key_is_given(release: Path, key: Priv
     (release / "model.bin").write_bytes(b"other")
     sign_folder(release, other := new_key(tmp_path / "other"))
     with pytest.raises(IntegrityError, match="another key"):
-        verify_folder(release, key.public_key())
+        verify_folder(release, Trust(key.public_key()))
     assert verify_folder(release).fingerprint == fingerprint(other.public_key()) != fingerprint(key.public_key())
 
 
@@ -176,13 +177,13 @@ def test_a_rightly_signed_but_impossible_statement_is_refused(case: str, release
     edit, said = STATEMENTS[case]
     resigned(release, key, lambda statement: edit(statement) and None)
     with pytest.raises(IntegrityError, match=said):
-        verify_folder(release, key.public_key())
+        verify_folder(release, Trust(key.public_key()))
 
 
 def test_the_way_the_statement_is_signed_again_is_right(release: Path, key: PrivateKey) -> None:
     """The edit of the test above changes nothing else: an unedited statement, signed again by hand, verifies."""
     resigned(release, key, lambda _: None)
-    assert verify_folder(release, key.public_key()).established
+    assert verify_folder(release, Trust(key.public_key())).established
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_no_malformed_bundle_gives_a_traceback(text: str | bytes, release: Path,
     """Whatever stands in model.sig, the answer is an IntegrityError of one line."""
     (release / "model.sig").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(IntegrityError) as caught:
-        verify_folder(release, key.public_key())
+        verify_folder(release, Trust(key.public_key()))
     assert "\n" not in caught.value.message
 
 
@@ -208,26 +209,25 @@ def test_another_spelling_of_the_same_signature_is_refused(release: Path, key: P
     assert base64.b64decode(other) == base64.b64decode(text)
     (release / "model.sig").write_text((release / "model.sig").read_text().replace(text, other))
     with pytest.raises(IntegrityError, match="another way"):
-        verify_folder(release, key.public_key())
+        verify_folder(release, Trust(key.public_key()))
 
 
 def test_the_stock_tools_own_ignore_list_is_shown_and_hides_nothing(release: Path, key: PrivateKey) -> None:
     """Git's files may be on the list; they are named, and one that is there is still an unlisted file."""
     resigned(release, key, lambda s: s["predicate"]["serialization"].update(ignore_paths=["model.sig", ".git", ".gitignore"]))
-    assert verify_folder(release, key.public_key()).ignored == (".git", ".gitignore")
+    assert verify_folder(release, Trust(key.public_key())).ignored == (".git", ".gitignore")
     (release / ".gitignore").write_text("*")
     with pytest.raises(IntegrityError, match=r"\.gitignore is there but not listed"):
-        verify_folder(release, key.public_key())
+        verify_folder(release, Trust(key.public_key()))
 
 
-def test_a_keyless_bundle_is_named_as_such(release: Path, key: PrivateKey) -> None:
-    """Keyless signatures are for the stock tool, and the hint says so."""
+def test_a_bundle_of_neither_key_nor_certificate_is_named_as_such(release: Path, key: PrivateKey) -> None:
+    """Other kinds of material, and a certificate that is none, are the release's fault."""
     bundle = json.loads((release / "model.sig").read_text())
-    bundle["verificationMaterial"] = {"certificate": {"rawBytes": ""}, "tlogEntries": []}
-    (release / "model.sig").write_text(json.dumps(bundle))
-    with pytest.raises(IntegrityError, match="neither a key nor certificates") as caught:
-        verify_folder(release, key.public_key())
-    assert "model_signing verify sigstore" in str(caught.value)
+    for material, said in (({}, "neither a key nor a certificate"), ({"certificate": {"rawBytes": "AAAA"}}, "cannot be read")):
+        (release / "model.sig").write_text(json.dumps(bundle | {"verificationMaterial": material}))
+        with pytest.raises(IntegrityError, match=said):
+            verify_folder(release, Trust(key.public_key()))
 
 
 # Keys
@@ -297,7 +297,7 @@ def test_the_longer_curves_sign_too(curve: ec.EllipticCurve, release: Path) -> N
     """P-384 with SHA-384 and P-521 with SHA-512, as the format has them."""
     longer = ec.generate_private_key(curve)
     sign_folder(release, longer)
-    assert verify_folder(release, longer.public_key()).established
+    assert verify_folder(release, Trust(longer.public_key())).established
 
 
 # The stock tool
@@ -325,7 +325,7 @@ def test_we_read_what_the_stock_tool_signs(release: Path, key: PrivateKey, tmp_p
     hashing = stock.hashing.Config().set_ignored_paths(paths=[release / "model.sig"])
     signing = stock.signing.Config().use_elliptic_key_signer(private_key=tmp_path / "k").set_hashing_config(hashing)
     signing.sign(release, release / "model.sig")
-    assert verify_folder(release, key.public_key()).established
+    assert verify_folder(release, Trust(key.public_key())).established
     (release / "sub" / "data").write_bytes(b"Data")
     with pytest.raises(IntegrityError, match="sub/data was changed"):
-        verify_folder(release, key.public_key())
+        verify_folder(release, Trust(key.public_key()))

@@ -13,7 +13,7 @@ from lockforge.errors import IntegrityError
 from lockforge.evidence.attestation import check_attestation
 from lockforge.evidence.keyed import keyed_digest
 from lockforge.evidence.manifest import hash_folder, read_manifest
-from lockforge.evidence.signing import PrivateKey, new_key, verify_folder
+from lockforge.evidence.signing import PrivateKey, Trust, new_key, verify_folder
 from lockforge.export.seal import Seal, seal_release
 from lockforge.records import Provenance, Report
 from lockforge.runs import Files
@@ -63,7 +63,7 @@ def folder(tmp_path: Path, report: Report) -> Path:
 def test_a_sealed_release_is_keyed_attested_and_signed(folder: Path, report: Report, files: Files, key: PrivateKey) -> None:
     """Every file is covered by the signature; the attestation is of these bytes; no plain digest of data is left in any file."""
     seal_release(folder, Seal(key, digest_key=SECRET), files, CIRCUMSTANCES, NOW)
-    assert verify_folder(folder, key.public_key()).established
+    assert verify_folder(folder, Trust(key.public_key())).established
     found = hash_folder(folder)
     sealed = Report.from_json((folder / "report.json").read_bytes())
     said = check_attestation((folder / "attestation.json").read_bytes(), key.public_key(), sealed, found)
@@ -117,7 +117,7 @@ def test_hundreds_of_changes_to_a_sealed_release_are_all_caught(folder: Path, fi
         cases += 1
         for public in (key.public_key(), None):
             with pytest.raises(IntegrityError):
-                verify_folder(folder, public)
+                verify_folder(folder, Trust(public))
 
     for at, name in enumerate(names):
         path, other = folder / name, folder / names[at - 1]
@@ -136,7 +136,7 @@ def test_hundreds_of_changes_to_a_sealed_release_are_all_caught(folder: Path, fi
         caught()
         (folder / f"{name}.bak").unlink()
         path.write_bytes(data)
-    assert verify_folder(folder, key.public_key()).established
+    assert verify_folder(folder, Trust(key.public_key())).established
     assert cases > 200
 
 
