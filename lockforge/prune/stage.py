@@ -21,7 +21,7 @@ from lockforge.errors import DataError, IntegrityError, OutcomeError, RecipeErro
 from lockforge.prune.admm import dual_step, keep_largest, soft_threshold
 from lockforge.prune.masks import check_masks, kept_counts, layers_of, masks_of, prunable, sparsity_of
 from lockforge.prune.objective import Objective, new_stranger
-from lockforge.prune.restyle import SETS, restyled
+from lockforge.prune.restyle import SETS, restyled, some_of
 from lockforge.randomness import torch_generator
 from lockforge.recipe import FitRecipe, PruneRecipe
 from lockforge.records import Checkpoint, ImageSet, PrunedModel, PruneRound, Pruning, Smaller, is_black_box
@@ -35,7 +35,7 @@ _ROUND = "round.safetensors"
 Tensors = dict[str, Tensor]
 
 
-@stage(version=1)
+@stage(version=2)
 def prune_model(
     model: Checkpoint, reference: Checkpoint, source: ImageSet, auxiliary: tuple[ImageSet, ...], recipe: PruneRecipe, *, work: Work
 ) -> PrunedModel:
@@ -60,7 +60,7 @@ def prune_model(
         architecture=network.architecture,
         weights=work.files.put_tensors(tensors),
         trained_on=source.digest,
-        made_by="prune_model/1",
+        made_by="prune_model/2",
         val_accuracy=fitted.val_accuracy,
         test_accuracy=accuracy(logits, labels),
         test_samples=len(lock.test),
@@ -140,9 +140,8 @@ class _Lock:
         if self.recipe.method == "ntp":
             self.stand_in = "given" if self.auxiliary else "generated"
             draw = torch_generator(work.seed, "prune", "restyle")
-            self.pools = [self._stranger(images) for images in self.auxiliary] or [
-                restyled(self.train, draw, kinds=kinds) for kinds in SETS
-            ]
+            base = self.train if self.auxiliary else some_of(self.train, draw)
+            self.pools = [self._stranger(images) for images in self.auxiliary] or [restyled(base, draw, kinds=kinds) for kinds in SETS]
 
     def _stranger(self, images: ImageSet) -> Pool:
         """The training split of an auxiliary set, normalised as the source is: that preprocessing comes with a release."""
