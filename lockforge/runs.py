@@ -19,7 +19,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,8 +94,8 @@ def writing(what: str, where: Path) -> Iterator[None]:
         raise
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all.
+def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write a file, at once or in pieces, so that it is there whole or not at all.
 
     Raises: ResourceError: the disk refuses.
     """
@@ -104,12 +104,22 @@ def write_whole(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with part.open("wb") as out:
-                out.write(data)
+                out.writelines([data] if isinstance(data, bytes) else data)
                 out.flush()
                 os.fsync(out.fileno())
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, "np.ndarray[Any, Any]"], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, there whole or not at all, without a copy of the arrays.
+
+    Raises: ResourceError: the disk refuses.
+    """
+    from lockforge.tensors import pieces_of_file
+
+    write_whole(path, pieces_of_file(arrays, metadata))
 
 
 @contextlib.contextmanager

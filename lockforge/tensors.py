@@ -21,10 +21,10 @@ _PIECE = 2**24
 _Array = np.ndarray[Any, Any]
 
 
-def pieces_of_file(arrays: Mapping[str, _Array]) -> Iterator[bytes]:
+def pieces_of_file(arrays: Mapping[str, _Array], metadata: Mapping[str, str] | None = None) -> Iterator[bytes]:
     """The bytes of a safetensors file: in the order of `KINDS`, then by name, as safetensors has them."""
     order = sorted(arrays, key=lambda name: (list(KINDS).index(_NAMES[arrays[name].dtype]), name))
-    header: dict[str, Any] = {}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name in order:
         begin, end = end, end + arrays[name].nbytes

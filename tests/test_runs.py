@@ -174,6 +174,14 @@ def test_a_folder_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         Runs(tmp_path, seed=0)
 
 
+def test_pieces_that_break_off_leave_nothing_that_looks_finished(tmp_path: Path) -> None:
+    """What is written in pieces is there with all of them, or not at all."""
+    write_whole(tmp_path / "whole", iter([b"a", b"bc"]))
+    with pytest.raises(ZeroDivisionError):
+        write_whole(tmp_path / "part", (bytes([1 // (1 - at)]) for at in range(2)))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"whole": b"abc"}
+
+
 def test_a_full_disk_leaves_nothing_that_looks_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is there whole or not at all, and the error names the place."""
 

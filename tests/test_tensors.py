@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load, save
 
 from lockforge import tensors
@@ -25,6 +26,15 @@ def test_the_bytes_are_the_librarys(arrays: dict[str, np.ndarray], monkeypatch: 
     assert b"".join(tensors.pieces_of_file(arrays)) == save(arrays)
     turned = {"a": np.arange(12).reshape(3, 4).T}
     assert np.array_equal(load(b"".join(tensors.pieces_of_file(turned)))["a"], turned["a"])
+
+
+def test_metadata_is_the_librarys_too(tmp_path: Path) -> None:
+    """What safetensors reads is what was given, beside the arrays."""
+    path = tmp_path / "told.safetensors"
+    path.write_bytes(b"".join(tensors.pieces_of_file({"a": np.arange(3)}, {"of": "pictures"})))
+    with safe_open(path, "np") as file:
+        assert file.metadata() == {"of": "pictures"}
+        assert file.get_tensor("a").tolist() == [0, 1, 2]
 
 
 def test_mapped_arrays_are_the_stored_ones_and_protect_the_file(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:

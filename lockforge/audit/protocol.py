@@ -6,7 +6,6 @@ many attacks ask for can be trained together. `attack` runs him at every point o
 tests the chosen one, once.
 """
 
-import copy
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from lockforge.audit.thief import Draw, GridPoint, Loot
 from lockforge.data.batches import Pool
+from lockforge.engine.copying import copied
 from lockforge.engine.evaluate import accuracy, logits_of
 from lockforge.engine.fit import Bench, Feed, Fitted, Loss, fit
 from lockforge.engine.stack import Member, fit_stack
@@ -155,9 +155,7 @@ def train_all(wanted: Sequence[Training], budget: Budget) -> list[Trained]:
     """Every training, in order; those that `engine.stack` can train together are, with the same outcomes but for rounding."""
     bench = Bench(device=budget.device, report=budget.report)
     plain = [at for at, one in enumerate(wanted) if one.loss is None and not one.sharpness]
-    members = [
-        Member(copy.deepcopy(one.module), one.train, one.val, one.recipe, one.generator, one.mask) for one in (wanted[at] for at in plain)
-    ]
+    members = [Member(copied(one.module), one.train, one.val, one.recipe, one.generator, one.mask) for one in (wanted[at] for at in plain)]
     done = dict(zip(plain, fit_stack(members, bench=bench), strict=True))
     return [_trained(one, done[at] if at in done else _alone(one, bench), bench) for at, one in enumerate(wanted)]
 
@@ -166,7 +164,7 @@ def _alone(wanted: Training, bench: Bench) -> Fitted | OutcomeError:
     """A training with a loss of its own or with sharpness-aware steps."""
     try:
         return fit(
-            copy.deepcopy(wanted.module),
+            copied(wanted.module),
             wanted.train,
             wanted.recipe,
             generator=wanted.generator,
@@ -184,7 +182,7 @@ def _trained(wanted: Training, done: Fitted | OutcomeError, bench: Bench) -> Tra
     """What came of it; where it diverged, a copy of the module as it was."""
     if isinstance(done, Fitted):
         return Trained(done.module, done.val_accuracy)
-    kept = copy.deepcopy(wanted.module)
+    kept = copied(wanted.module)
     return Trained(kept, accuracy(*logits_of(kept, wanted.val, device=bench.device)), diverged=True)
 
 

@@ -1,6 +1,5 @@
 """What most attackers do: alter a copy of the network, then train it with each optimiser and rate, by halving."""
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from torch import Tensor
 from lockforge.audit.halving import halving
 from lockforge.audit.protocol import Asking, Attempt, BatchNorm, Budget, Given, Setting, Training
 from lockforge.audit.thief import Draw, Loot
+from lockforge.engine.copying import copied
 from lockforge.engine.evaluate import reestimate_batch_norm
 from lockforge.recipe import AuditRecipe
 from lockforge.spaces.classifier import Classifier
@@ -68,7 +68,7 @@ def starts_of(
         key = (setting.batch_norm, setting.also)
         if key in made:
             continue
-        network, operations = copy.deepcopy(given.network), 0
+        network, operations = copied(given.network), 0
         if alter is not None:
             with torch.no_grad():
                 alter(network, dict(setting.also), draw("altered", setting.also))

@@ -175,8 +175,8 @@ class _Run:
         else:
             self.module.to(bench.device)
         named = dict(self.module.named_parameters())
-        self.mask = {name: kept.to(bench.device, named[name].dtype) for name, kept in self.mask.items()}
-        self.held = [(named[name], kept) for name, kept in self.mask.items()]
+        self.mask = {name: kept.to(bench.device) for name, kept in self.mask.items()}
+        self.gone = [(named[name], kept == 0) for name, kept in self.mask.items()]
         self.hold()
         self.question = question
         self.optimizer = _optimizer_of(self.module, recipe)
@@ -236,22 +236,23 @@ class _Run:
             if time.perf_counter() - told > _SECONDS_A_REPORT and step + 1 < end:
                 told = time.perf_counter()
                 self.bench.report((step + 1) / self.unit, self.total / self.unit, self.note)
+        self.optimizer.zero_grad()  # room for what comes between: validation, or a caller's own work
         return losses, int(right), seen
 
     def gradient(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient of a batch, in the parameters; its outputs and its loss."""
+        self.optimizer.zero_grad()
         with autocast(self.bench.device, self.recipe):
             outputs = self.module(inputs)
             value = self.loss(outputs, labels)
-        self.optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         return outputs, value
 
     @torch.no_grad()
     def hold(self) -> None:
         """Set the masked weights to zero."""
-        for parameter, kept in self.held:
-            parameter.mul_(kept)
+        for parameter, gone in self.gone:
+            parameter.masked_fill_(gone, 0.0)
 
     def checked(self, losses: list[Tensor], end: int) -> float:
         """The mean of the losses.

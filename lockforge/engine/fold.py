@@ -10,7 +10,6 @@ Why not `torch.func.vmap`: its rules for batch norm and pooling copy and split i
 folded networks in the same run 6.4 times.
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+
+from lockforge.engine.copying import copied
 
 _OWNERS = (nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.Linear)
 _PLAIN = set(vars(nn.Module()))
@@ -81,7 +82,7 @@ def fold(modules: Sequence[nn.Module]) -> nn.Module:
 
     It is to be called under `Apart`. Counts of batches (`num_batches_tracked`) start at zero.
     """
-    folded = copy.deepcopy(modules[0])
+    folded = copied(modules[0])
     for name, part in folded.named_modules():
         own = [module.get_submodule(name) for module in modules]
         for key, parameter in list(part._parameters.items()):

@@ -1,7 +1,7 @@
 """Which weights can be pruned, and which of them are.
 
 Convolutions and linear layers (so the projections of attention too) but for the head; norm layers and biases stay as they are.
-A mask holds 1 for a weight that stays and 0 for one that is zero for good, by the name of its parameter.
+A mask is true for a weight that stays and false for one that is zero for good, by the name of its parameter.
 """
 
 from collections.abc import Mapping
@@ -64,7 +64,7 @@ def masks_of(weights: Named, sparsity: float, scope: Literal["layer", "global"])
     Raises: RecipeError: a tensor would keep none.
     """
     kept = kept_counts(weights, sparsity, scope)
-    return {name: largest(tensor.detach(), kept[name]).to(tensor.dtype) for name, tensor in weights.items()}
+    return {name: largest(tensor, kept[name]) for name, tensor in weights.items()}
 
 
 def check_masks(masks: Named, network: Classifier) -> None:

@@ -104,7 +104,7 @@ class Objective:
         if self.strangers:
             total = total + self._away()
         if self.sparse:
-            pulls = [pull(self.weights[name], self.sparse[name], self.dual[name], self.recipe.rho) for name in self.sparse]
+            pulls = [pull(self.weights[name], self.sparse[name], self.dual.get(name), self.recipe.rho) for name in self.sparse]
             total = total + self._noted("penalty", torch.stack(pulls).sum())
         return total
 

@@ -30,6 +30,7 @@ Kind = Literal["closer", "farther", "mixed", "convolved", "recoloured", "texture
 Style = Callable[[Float[Tensor, "n c h w"], torch.Generator], Float[Tensor, "n c h w"]]
 SETS: tuple[tuple[Kind, ...], ...] = (("closer",), ("farther",), ("mixed", "convolved", "recoloured", "textured"))
 KINDS: tuple[Kind, ...] = tuple(kind for kinds in SETS for kind in kinds)
+MOST = 10_000  # pictures of a source that stand-ins are made of: measured were 8,000 (`tests/benchmarks/restyle.py`)
 LEAST = 0.5  # root mean square distance of a picture from the one it was made of, in the source's standard deviations
 _VALUES = 2**21  # pixels at a time
 _WIDEST = 7  # pixels of a random kernel
@@ -50,8 +51,8 @@ def restyled(pool: Pool, generator: torch.Generator, *, kinds: Sequence[Kind] = 
     source, labels = pool.images.cpu(), pool.labels.cpu()
     partner = partners(labels, generator)
     step = max(1, _VALUES // max(1, source[0].numel()))
-    made = []
-    for _ in range(copies):
+    images = torch.empty((copies * len(labels), *source.shape[1:]), dtype=torch.uint8)
+    for copy in range(copies):
         with_whom, kind = partner(), shares(labels, len(kinds), generator)
         for part in torch.split(torch.arange(len(labels)), step):
             pictures, others = _pixels(source[part]), _pixels(source[with_whom[part]])
@@ -63,9 +64,15 @@ def restyled(pool: Pool, generator: torch.Generator, *, kinds: Sequence[Kind] = 
                 base = mixed(pictures[rows], others[rows], generator) if name == "mixed" else pictures[rows]
                 changed[rows] = STYLES[name](base, generator)
             far = apart(changed, pictures, pool.std.cpu())
-            made.append((far * 255).round().to(torch.uint8))
-    images = torch.cat(made).to(pool.images.device)
-    return Pool(images, pool.labels.repeat(copies), pool.mean, pool.std, pool.classes)
+            images[copy * len(labels) + part] = (far * 255).round().to(torch.uint8)
+    return Pool(images.to(pool.images.device), pool.labels.repeat(copies), pool.mean, pool.std, pool.classes)
+
+
+def some_of(pool: Pool, generator: torch.Generator) -> Pool:
+    """At most `MOST` pictures, drawn without replacement, in the pool's order; a pool that is not larger as it is, without a draw."""
+    if len(pool) <= MOST:
+        return pool
+    return pool.take(torch.randperm(len(pool), generator=generator)[:MOST].sort().values)
 
 
 def _check(pool: Pool, kinds: Sequence[str], copies: int) -> None:

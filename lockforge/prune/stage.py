@@ -6,7 +6,7 @@ of batch-norm statistics; a recovery follows, and a guard on the source.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -21,11 +21,11 @@ from lockforge.errors import DataError, IntegrityError, OutcomeError, RecipeErro
 from lockforge.prune.admm import dual_step, keep_largest, soft_threshold
 from lockforge.prune.masks import check_masks, kept_counts, layers_of, masks_of, prunable, sparsity_of
 from lockforge.prune.objective import Objective, new_stranger
-from lockforge.prune.restyle import SETS, restyled
+from lockforge.prune.restyle import SETS, restyled, some_of
 from lockforge.randomness import torch_generator
 from lockforge.recipe import FitRecipe, PruneRecipe
 from lockforge.records import Checkpoint, ImageSet, PrunedModel, PruneRound, Pruning, Smaller, is_black_box
-from lockforge.runs import Work, stage, write_whole
+from lockforge.runs import Work, stage, write_arrays
 from lockforge.spaces.classifier import Classifier
 from lockforge.spaces.networks import flops, load, parameters, state
 from lockforge.spaces.sparse import sizes
@@ -35,7 +35,7 @@ _ROUND = "round.safetensors"
 Tensors = dict[str, Tensor]
 
 
-@stage(version=1)
+@stage(version=2)
 def prune_model(
     model: Checkpoint, reference: Checkpoint, source: ImageSet, auxiliary: tuple[ImageSet, ...], recipe: PruneRecipe, *, work: Work
 ) -> PrunedModel:
@@ -55,18 +55,19 @@ def prune_model(
     if drop > recipe.max_source_drop:
         raise _refusal(lock, reference, fitted, recipe)
     logits, labels = logits_of(network, lock.test, device=work.device)
+    tensors = state(network)
     checkpoint = Checkpoint(
         architecture=network.architecture,
-        weights=work.files.put_tensors(state(network)),
+        weights=work.files.put_tensors(tensors),
         trained_on=source.digest,
-        made_by="prune_model/1",
+        made_by="prune_model/2",
         val_accuracy=fitted.val_accuracy,
         test_accuracy=accuracy(logits, labels),
         test_samples=len(lock.test),
         confusion=confusion(logits, labels, len(source.classes)),
         history=fitted.history,
     )
-    dense, sparse = sizes(state(network))
+    dense, sparse = sizes(tensors)
     pruning = Pruning(
         method="magnitude" if recipe.method == "magnitude" else "ntp",
         fisher=recipe.method == "ntp" and recipe.fisher > 0,
@@ -139,9 +140,8 @@ class _Lock:
         if self.recipe.method == "ntp":
             self.stand_in = "given" if self.auxiliary else "generated"
             draw = torch_generator(work.seed, "prune", "restyle")
-            self.pools = [self._stranger(images) for images in self.auxiliary] or [
-                restyled(self.train, draw, kinds=kinds) for kinds in SETS
-            ]
+            base = self.train if self.auxiliary else some_of(self.train, draw)
+            self.pools = [self._stranger(images) for images in self.auxiliary] or [restyled(base, draw, kinds=kinds) for kinds in SETS]
 
     def _stranger(self, images: ImageSet) -> Pool:
         """The training split of an auxiliary set, normalised as the source is: that preprocessing comes with a release."""
@@ -156,7 +156,7 @@ class _Lock:
             share = share_for(network, sparsity)
         else:
             kept_counts(prunable(network), sparsity, self.recipe.scope)
-        copies = _Copies.of({} if structured else prunable(network))
+        copies = _Copies.of({} if structured else prunable(network), with_dual=self.recipe.projection == "soft")
         rounds = self._stored(network, copies, sparsity)
         for at in range(len(rounds), self.recipe.rounds):
             rounds.append(self._round(network, copies, at, sparsity))
@@ -166,25 +166,22 @@ class _Lock:
             network = remove_filters(network, choose_filters(network, share)).to(self.work.device)
         else:
             masks = masks_of(copies.sparse, sparsity, self.recipe.scope)
+        copies.forget()
         fitted, last = self._w_step(network, self.recipe.recovery, "recovery", masks, None)
-        weights = prunable(network)
-        with torch.no_grad():
-            for name, mask in masks.items():
-                weights[name][mask == 0] = 0.0  # a product with 0 would leave negative zeros
-        rounds.append(last.model_copy(update={"sparsity": sparsity_of(weights)}))
+        rounds.append(last.model_copy(update={"sparsity": sparsity_of(prunable(network))}))
         return network.eval(), tuple(rounds), fitted
 
     def _round(self, network: Classifier, copies: "_Copies", at: int, sparsity: float) -> PruneRound:
         """A W, a Z and a dual step. Weights that were zero in Z stay dead. Where whole filters are to go, a W step and nothing else."""
         weights, recipe = prunable(network), self.recipe
         pulled = bool(at and recipe.method == "ntp" and not recipe.structured)
-        alive = {name: (tensor != 0).to(tensor.dtype) for name, tensor in copies.sparse.items()} if at else {}
+        alive = {name: tensor != 0 for name, tensor in copies.sparse.items()} if at else {}
         _, line = self._w_step(network, recipe.fit, f"round {at + 1}", alive, copies if pulled else None)
         if recipe.structured:
             self.work.log(round=at + 1, **line.model_dump(mode="json"))
             return line
         with torch.no_grad():
-            length = _norm(weights.values())
+            length = _root([_squares(weight) for weight in weights.values()])
             wanted = sparsity * (1 - (1 - (at + 1) / recipe.rounds) ** 3)  # Zhu & Gupta 2017, arXiv:1710.01878, equation 1
             primal, dual = copies.step({name: weight.detach() for name, weight in weights.items()}, wanted, sparsity, recipe)
         line = line.model_copy(update={"primal": primal / length, "dual": dual / length, "sparsity": sparsity_of(copies.sparse)})
@@ -222,13 +219,10 @@ class _Lock:
         return json.dumps([self.model.weights.sha256, self.recipe.digest, sparsity, self.work.seed])
 
     def _store(self, network: Classifier, copies: "_Copies", rounds: Sequence[PruneRound], sparsity: float) -> None:
-        from safetensors.torch import save
-
-        tensors = {f"model.{name}": tensor for name, tensor in state(network).items()}
-        for kind, held in (("sparse", copies.sparse), ("dual", copies.dual)):
-            tensors |= {f"{kind}.{name}": tensor.cpu().contiguous() for name, tensor in held.items()}
+        parts = {"model": network.state_dict(), "sparse": copies.sparse, "dual": copies.dual}
+        arrays = {f"{kind}.{name}": tensor.detach().cpu().numpy() for kind, held in parts.items() for name, tensor in held.items()}
         lines = "[" + ",".join(line.to_json() for line in rounds) + "]"
-        write_whole(self.work.folder / _ROUND, save(tensors, {"question": self._question(sparsity), "rounds": lines}))
+        write_arrays(self.work.folder / _ROUND, arrays, {"question": self._question(sparsity), "rounds": lines})
 
     def _stored(self, network: Classifier, copies: "_Copies", sparsity: float) -> list[PruneRound]:
         """Rounds of an interrupted run of the same question, with the network and the copies as they were after them.
@@ -260,43 +254,47 @@ class _Lock:
 
 @dataclass
 class _Copies:
-    """Z and U of every prunable weight."""
+    """Z and U of every prunable weight. The exact projection keeps entries of W + U as they are, so that U stays zero: it has none."""
 
     sparse: Tensors
     dual: Tensors
 
     @classmethod
-    def of(cls, weights: "dict[str, torch.nn.Parameter]") -> "_Copies":
+    def of(cls, weights: "dict[str, torch.nn.Parameter]", *, with_dual: bool) -> "_Copies":
         """Z = W, U = 0."""
         return cls(
             {name: weight.detach().clone() for name, weight in weights.items()},
-            {name: torch.zeros_like(weight) for name, weight in weights.items()},
+            {name: torch.zeros_like(weight, requires_grad=False) for name, weight in weights.items() if with_dual},
         )
 
+    def forget(self) -> None:
+        """Z and U are not needed any more."""
+        self.sparse, self.dual = {}, {}
+
     def step(self, weights: Tensors, wanted: float, last: float, recipe: PruneRecipe) -> tuple[float, float]:
-        """The Z and the dual step; |W - Z| and |Z - Z_before|.
+        """The Z and the dual step, a tensor at a time; |W - Z| and |Z - Z_before|.
 
         A soft threshold never goes beyond the last sparsity; what it has left over falls to the exact projection at the end.
         """
-        sums = {name: weights[name] + self.dual[name] for name in weights}
-        before = self.sparse
-        if recipe.projection == "soft":
-            softened = {name: soft_threshold(tensor, recipe.shrink / recipe.rho) for name, tensor in sums.items()}
-            least = kept_counts(sums, last, recipe.scope)
-            self.sparse = {
-                name: tensor if int((tensor != 0).sum()) >= least[name] else keep_largest(sums[name], least[name])
-                for name, tensor in softened.items()
-            }
-        else:
-            kept = kept_counts(sums, wanted, recipe.scope)
-            self.sparse = {name: keep_largest(tensor, kept[name]) for name, tensor in sums.items()}
-        if recipe.method == "ntp":
-            self.dual = {name: dual_step(self.dual[name], weights[name], z) * (z != 0) for name, z in self.sparse.items()}
-        return (
-            _norm([weights[name] - self.sparse[name] for name in weights]),
-            _norm([self.sparse[name] - before[name] for name in weights]),
-        )
+        soft = recipe.projection == "soft"
+        sums = {name: weights[name] + dual for name, dual in self.dual.items()} or weights
+        kept = kept_counts(sums, last if soft else wanted, recipe.scope)
+        apart, moved = [], []
+        for name, total in sums.items():
+            made = soft_threshold(total, recipe.shrink / recipe.rho) if soft else keep_largest(total, kept[name])
+            if soft and int((made != 0).sum()) < kept[name]:
+                made = keep_largest(total, kept[name])
+            if name in self.dual and recipe.method == "ntp":
+                self.dual[name] = dual_step(self.dual[name], weights[name], made) * (made != 0)
+            apart.append(_squares(weights[name] - made))
+            moved.append(_squares(made - self.sparse[name]))
+            self.sparse[name] = made
+        return _root(apart), _root(moved)
 
 
-def _norm(tensors: Iterable[Tensor]) -> float:
-    return float(torch.stack([tensor.detach().square().sum() for tensor in tensors]).sum().sqrt())
+def _squares(tensor: Tensor) -> Tensor:
+    return tensor.detach().square().sum()
+
+
+def _root(squares: Sequence[Tensor]) -> float:
+    return float(torch.stack(list(squares)).sum().sqrt())

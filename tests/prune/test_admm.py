@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockforge.prune.admm import dual_step, keep_largest, pull, soft_threshold
+from lockforge.prune.admm import dual_step, keep_largest, largest, pull, soft_threshold
 from lockforge.randomness import torch_generator
 
 NUMBERS = st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=12)
@@ -39,6 +39,32 @@ def test_keeping_the_largest_is_the_nearest_sparse_point(numbers: list[float], c
 def test_of_equal_sizes_the_first_are_kept() -> None:
     """A tie is decided by place, so that a mask can be made again."""
     assert keep_largest(torch.tensor([1.0, -1.0, 1.0]), 2).tolist() == [1.0, -1.0, 0.0]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=40), st.integers(-1, 42))
+def test_the_largest_are_those_that_a_stable_sort_puts_first(numbers: list[int], count: int) -> None:
+    """Also with many equal sizes, with none and with all of them; the sizes themselves stay as they are."""
+    x = torch.tensor(numbers, dtype=torch.float32)
+    first = x.abs().argsort(descending=True, stable=True)[: max(0, count)].sort().values
+    assert largest(x, count).nonzero()[:, 0].tolist() == first.tolist()
+    assert x.tolist() == numbers
+
+
+def test_the_pull_keeps_nothing_of_its_own_for_the_gradient() -> None:
+    """What waits for the backward pass are the tensors that were given: no copy of the weights."""
+    weights, sparse = torch.ones(5, requires_grad=True), torch.zeros(5)
+    kept: list[int] = []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.data_ptr())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        pull(weights, sparse, None, 0.5).backward()
+    assert set(kept) == {weights.data_ptr(), sparse.data_ptr()}
+    assert weights.grad is not None
+    assert weights.grad.tolist() == [0.5] * 5
 
 
 def test_the_pull_is_squared() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from lockforge.data.batches import Pool
 from lockforge.data.builtin import read_builtin
 from lockforge.errors import DataError, RecipeError
+from lockforge.prune import restyle as room
 from lockforge.prune.restyle import (
     KINDS,
     LEAST,
@@ -23,6 +24,7 @@ from lockforge.prune.restyle import (
     recoloured,
     restyled,
     shares,
+    some_of,
     stretched,
     textured,
 )
@@ -105,6 +107,19 @@ def test_pictures_of_any_shape_are_8_bit_and_normalised_as_the_source(channels: 
     assert torch.equal(made.mean, pool.mean)
     assert torch.equal(made.std, pool.std)
     assert made.classes == pool.classes
+
+
+def test_of_a_large_source_some_are_restyled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many different ones, each with its label; of a source that is not larger all, without a draw."""
+    monkeypatch.setattr(room, "MOST", 40)
+    pool = drawn(60)
+    some = some_of(pool, seeded())
+    rows = [(pool.images == picture).all((1, 2, 3)).nonzero().item() for picture in some.images]
+    assert len(set(rows)) == 40
+    assert torch.equal(pool.labels[torch.tensor(rows)], some.labels)
+    generator = seeded()
+    assert some_of(some, generator) is some
+    assert torch.equal(generator.get_state(), seeded().get_state())
 
 
 def test_the_source_is_left_alone() -> None:

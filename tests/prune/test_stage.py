@@ -120,10 +120,19 @@ def test_magnitude_pruning_sees_no_auxiliary_set(do: Runs, model: Checkpoint, so
     assert not alone.pruning.fisher
 
 
+@pytest.mark.parametrize("changes", [{}, {"projection": "soft", "shrink": 1e-5}])
 def test_an_interrupted_lock_goes_on_after_its_last_round(
-    own_runs: Runs, model: Checkpoint, source: ImageSet, auxiliary: ImageSet, pruned: PrunedModel, monkeypatch: pytest.MonkeyPatch
+    do: Runs,
+    own_runs: Runs,
+    model: Checkpoint,
+    source: ImageSet,
+    auxiliary: ImageSet,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, object],
 ) -> None:
-    """Broken off in the third round, it repeats neither the first nor the second, and ends with the same bits."""
+    """Broken off in the third round, it repeats neither the first nor the second, and ends with the same bits; duals go on too."""
+    recipe = QUICK.model_copy(update=changes)
+    whole = do(prune_model, model, model, source, (auxiliary,), recipe)
     fits: list[int] = []
     real = room.fit
 
@@ -135,10 +144,10 @@ def test_an_interrupted_lock_goes_on_after_its_last_round(
 
     monkeypatch.setattr(room, "fit", counted)
     with pytest.raises(KeyboardInterrupt):
-        own_runs(prune_model, model, model, source, (auxiliary,), QUICK)
-    again = own_runs(prune_model, model, model, source, (auxiliary,), QUICK)
+        own_runs(prune_model, model, model, source, (auxiliary,), recipe)
+    again = own_runs(prune_model, model, model, source, (auxiliary,), recipe)
     assert len(fits) == 3 + 2  # the third round and the recovery
-    assert again == pruned
+    assert again == whole
 
 
 @pytest.mark.parametrize("fault", ["cut", "strange"])

@@ -1,10 +1,10 @@
 """Full fine-tuning: a new head, batch-norm statistics re-estimated on the thief's images first, then every layer is trained."""
 
-import copy
 from collections.abc import Sequence
 
 from lockforge.audit.protocol import Asking, Attacker, Attempt, Budget, Facts, Given, Setting
 from lockforge.audit.thief import Draw, Loot
+from lockforge.engine.copying import copied
 from lockforge.engine.evaluate import reestimate_batch_norm
 from lockforge.recipe import AuditRecipe
 from lockforge.spaces.networks import flops
@@ -22,7 +22,7 @@ def fine_tune(given: Given, loot: Loot, settings: Sequence[Setting], budget: Bud
     Operations: 3 for each one of a forward pass (forward, and twice as much backward) and image seen, and 1 for each image whose
     statistics are taken.
     """
-    network, ready = given.network, copy.deepcopy(given.network)
+    network, ready = given.network, copied(given.network)
     if any(setting.batch_norm == "re-estimated" for setting in settings):
         reestimate_batch_norm(ready, loot.train, device=budget.device)
     renewed = [setting.batch_norm == "re-estimated" for setting in settings]

@@ -4,7 +4,6 @@ Shapes: n images, d features, k classes. All passes through the network are in e
 once for each batch-norm setting and shared by all learning rates.
 """
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from lockforge.audit.protocol import Asking, Attacker, Attempt, BatchNorm, Budget, Facts, Given, Setting
 from lockforge.audit.queries import Body
 from lockforge.audit.thief import Draw, Loot
+from lockforge.engine.copying import copied
 from lockforge.engine.evaluate import logits_of, reestimate_batch_norm
 from lockforge.engine.fit import TensorFeed
 from lockforge.recipe import AuditRecipe
@@ -38,7 +38,7 @@ def linear_probe(given: Given, loot: Loot, settings: Sequence[Setting], budget: 
     budget, network = budget.of_head(), given.network
     attempts: list[Attempt] = []
     for norm in dict.fromkeys(setting.batch_norm for setting in settings):
-        body = copy.deepcopy(network)
+        body = copied(network)
         if norm == "re-estimated":
             reestimate_batch_norm(body, loot.train, device=budget.device)
         seen, labels = logits_of(Body(body), loot.train, device=budget.device)
@@ -65,7 +65,7 @@ def linear_probe(given: Given, loot: Loot, settings: Sequence[Setting], budget: 
 
 def _with_head(body: Classifier, head: nn.Module, centre: Float[Tensor, " d"], spread: Float[Tensor, " d"]) -> Classifier:
     """A copy of the network that ends in this head, which was trained on (features - centre) / spread."""
-    probed = copy.deepcopy(body)
+    probed = copied(body)
     probed.head.load_state_dict(head.state_dict())
     with torch.no_grad():
         probed.head.weight.div_(spread)
