@@ -303,6 +303,18 @@ def held(path: Path) -> Iterator[IO[str]]:
         yield lock
 
 
+def in_use(folder: Path) -> bool:
+    """Whether a process holds the lock of an unfinished question's folder; nothing is written there."""
+    try:
+        with (folder / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 class Runs:
     """Ask a stage a question, or find its answer: `do(train_cell, architecture, source, recipe.train)`.
 

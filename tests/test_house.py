@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "gate": BONES | {"evidence", "policy", "verify"},
     "benchmark": BONES | {"spaces", "search"},
     "pipeline": BONES | NOUNS | VERBS,
-    "cli": BONES | NOUNS | VERBS | {"pipeline", "verify", "policy", "gate", "benchmark"},
+    "plan": BONES | NOUNS | VERBS | {"pipeline"},  # it says the pipeline's sentence, and asks each verb what it will train
+    "cli": BONES | NOUNS | VERBS | {"pipeline", "plan", "verify", "policy", "gate", "benchmark"},
     "__main__": {"cli"},
     "__init__": BONES | NOUNS | VERBS | {"pipeline", "verify", "policy", "gate"},
 }

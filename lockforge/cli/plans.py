@@ -1,0 +1,124 @@
+"""`lockforge plan`: what `protect` would do, before it does."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lockforge.cli.stages import (
+    AsJson,
+    Auxiliary,
+    Device,
+    Overrides,
+    OwnModel,
+    OwnWeights,
+    Public,
+    RunsFolder,
+    Skip,
+    Targets,
+    _begin,
+    _gather,
+    _own,
+    _places,
+)
+
+if TYPE_CHECKING:
+    from lockforge.plan.estimate import Line, Plan
+
+
+def plan(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a YAML file.")],
+    source: Annotated[str | None, typer.Argument(metavar="SOURCE", help="The owner's data; none is the built-in digits.")] = None,
+    auxiliary: Auxiliary = None,
+    target: Targets = None,
+    public: Public = None,
+    model: OwnModel = None,
+    weights: OwnWeights = None,
+    set_: Overrides = None,
+    skip_unreadable: Skip = False,
+    runs: RunsFolder = Path("runs"),
+    device: Device = "auto",
+    recalibrate: Annotated[bool, typer.Option("--recalibrate", help="Measure this machine again: a few seconds.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Say what protect would do with these arguments: trainings, time and memory here (estimates), and what is done already."""
+    from lockforge.cli.show import answer
+
+    settings, do, terminal = _begin(recipe, set_, runs, device, skip=skip_unreadable)
+    own = _own(model, weights)
+    with terminal:
+        roles = _gather(_places(source, auxiliary, target), settings, do, terminal)
+        from lockforge.plan.estimate import as_json, calibrated, make_plan
+
+        found = make_plan(settings, roles, do, tuple(public or ()), own, calibrate=calibrated(settings, do, again=recalibrate))
+    if json:
+        answer(as_json(found))
+        return
+    _show(found)
+
+
+def _show(found: "Plan") -> None:
+    """A line a question, then what is left in all, and what to do next."""
+    from lockforge.cli.show import console_of, table_of
+    from lockforge.plan.speeds import told
+
+    table = table_of("stage", "on", "trainings", "steps", "pictures passed", "estimated", "state")
+    table.columns[1].justify = "left"
+    table.columns[6].justify = "left"
+    for line in found.lines:
+        one = line.question
+        table.add_row(
+            one.stage,
+            one.on,
+            f"{one.effort.trainings:,}" if one.effort.trainings else "-",
+            f"{one.effort.steps:,}" if one.effort.steps else "-",
+            f"{one.effort.passed:,}" if one.effort.passed else "-",
+            "-" if one.state == "done" else told(line.left),
+            _state(line),
+            style="dim" if one.state == "done" else "",
+        )
+    console = console_of(120)
+    console.print(table)
+    console.print()
+    if not any(line.question.state != "done" for line in found.lines):
+        console.print("everything is done: `lockforge protect` with the same arguments only writes the release again")
+        return
+    console.print(f"time       about {told(found.seconds)}, from {told(found.low)} to {told(found.high)}: an estimate ({_means(found)})")
+    parts = ", ".join(f"{name} {_bytes(size)}" for name, size in found.memory.items() if size)
+    console.print(f"memory     about {_bytes(found.peak)} at its peak ({parts}); {_bytes(found.free_memory)} are free")
+    console.print(f"           {_bytes(found.mapped)} of pictures are read from files, and dropped where memory is short")
+    console.print(f"disk       about {_bytes(found.disk)} to write; {_bytes(found.free_disk)} are free")
+    if found.peak > found.free_memory:
+        console.print(
+            "[yellow]this may not fit into memory: give a smaller batch, smaller pictures (data.size), fewer of them "
+            "(data.limit_per_class) or fewer threads (--set threads=1)[/]"
+        )
+    if found.disk > found.free_disk:
+        console.print("[yellow]this will not fit on the disk: give another folder with --runs[/]")
+    begun = any(line.question.state != "to do" for line in found.lines)
+    console.print(f"next       `lockforge protect` with the same arguments {'goes on from here' if begun else 'begins'}")
+
+
+def _means(found: "Plan") -> str:
+    """What the estimate rests on."""
+    typical = any(line.question.typical for line in found.lines)
+    cell = "; the cell is not chosen yet, so a typical one is taken" if typical else ""
+    return f"calibrated here, {found.workers} attack(s) side by side{cell}"
+
+
+def _state(line: "Line") -> str:
+    one = line.question
+    if one.state == "done":
+        return f"done in {one.spent:.1f} s"
+    if one.state == "to do":
+        return "to do"
+    return f"{one.state}, {one.share:.0%} done"
+
+
+def _bytes(size: int) -> str:
+    """A size in words.
+
+    >>> _bytes(2_000_000), _bytes(1_250_000_000)
+    ('2 MB', '1.2 GB')
+    """
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{max(1, round(size / 1e6))} MB" if size else "0 MB"
