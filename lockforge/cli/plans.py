@@ -1,5 +1,6 @@
 """`lockforge plan`: what `protect` would do, before it does."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,11 +55,15 @@ def plan(
     if json:
         answer(as_json(found))
         return
-    _show(found)
+    asked = [*([source] if source else []), "--recipe", recipe, "--runs", str(runs), "--device", device]
+    named = {"--auxiliary": auxiliary, "--target": target, "--public": public, "--set": set_, "--model": [model] if model else None}
+    asked += [word for name, values in named.items() for value in values or () for word in (name, value)]
+    asked += [*(["--weights", str(weights)] if weights else []), *(["--skip-unreadable"] if skip_unreadable else [])]
+    _show(found, shlex.join(["lockforge", "protect", *asked]))
 
 
-def _show(found: "Plan") -> None:
-    """A line a question, then what is left in all, and what to do next."""
+def _show(found: "Plan", command: str) -> None:
+    """A line a question, then what is left in all, and what to do next: the command that does it."""
     from lockforge.cli.show import console_of, table_of
     from lockforge.plan.speeds import told
 
@@ -80,12 +85,15 @@ def _show(found: "Plan") -> None:
     console = console_of(120)
     console.print(table)
     console.print()
-    if not any(line.question.state != "done" for line in found.lines):
-        console.print("everything is done: `lockforge protect` with the same arguments only writes the release again")
+    if all(line.question.state == "done" for line in found.lines):
+        console.print(f"everything is done; this only writes the release: {command}", markup=False, soft_wrap=True)
         return
-    console.print(f"time       about {told(found.seconds)}, from {told(found.low)} to {told(found.high)}: an estimate ({_means(found)})")
+    console.print(
+        f"time       about {told(found.seconds)}, from {told(found.low)} to {told(found.high)}: an estimate ({_means(found)})",
+        soft_wrap=True,
+    )
     parts = ", ".join(f"{name} {_bytes(size)}" for name, size in found.memory.items() if size)
-    console.print(f"memory     about {_bytes(found.peak)} at its peak ({parts}); {_bytes(found.free_memory)} are free")
+    console.print(f"memory     about {_bytes(found.peak)} at its peak ({parts}); {_bytes(found.free_memory)} are free", soft_wrap=True)
     console.print(f"           {_bytes(found.mapped)} of pictures are read from files, and dropped where memory is short")
     console.print(f"disk       about {_bytes(found.disk)} to write; {_bytes(found.free_disk)} are free")
     if found.peak > found.free_memory:
@@ -95,8 +103,7 @@ def _show(found: "Plan") -> None:
         )
     if found.disk > found.free_disk:
         console.print("[yellow]this will not fit on the disk: give another folder with --runs[/]")
-    begun = any(line.question.state != "to do" for line in found.lines)
-    console.print(f"next       `lockforge protect` with the same arguments {'goes on from here' if begun else 'begins'}")
+    console.print(f"next       {command}", markup=False, soft_wrap=True)
 
 
 def _means(found: "Plan") -> str:

@@ -40,6 +40,7 @@ from lockforge.spaces.networks import build, flops, state
 FORMAT = 1  # raised when what is measured, or how, changes
 _LITTLE, _SOME, _STACKED = 8, 64, 6  # examples of a small and of a large step; networks of a stack
 _SECONDS = 0.15  # that one measurement should take
+_SLOW = 0.4  # from so many on, a step is measured once
 _PICTURES = 128
 _RANDOM_CELLS = 4
 _MOST_STEPS = 24
@@ -122,9 +123,15 @@ def _timed(run: Callable[[], object], workers: int = 1) -> float:
 
 
 def _start_and_step(run: Callable[[int], object], workers: int = 1) -> tuple[float, float]:
-    """Seconds of a run beside its steps, and of a step, from a run of one step and a longer one; the shorter of two each."""
+    """Seconds of a run beside its steps, and of a step, from a run of one step and a longer one; the shorter of two each.
+
+    Of a slow run one step is taken for all of it.
+    """
     run(1)
-    short = min(_timed(lambda: run(1), workers) for _ in range(2))
+    short = _timed(lambda: run(1), workers)
+    if short > _SLOW:
+        return 0.0, short
+    short = min(short, _timed(lambda: run(1), workers))
     more = max(2, min(_MOST_STEPS, round(_SECONDS / max(short, 1e-6))))
     long = min(_timed(lambda: run(1 + more), workers) for _ in range(2))
     step = max(long - short, 0.1 * short) / more
@@ -208,26 +215,30 @@ class _Calibration:
     def steps(self, architecture: AnyArchitecture, workers: int = 1) -> Steps:
         """Trainings one by one: at a small batch, and at as large a one as there is time for."""
         start, small = _start_and_step(lambda steps: self.train(architecture, steps, _LITTLE), workers)
-        size = _SOME if small < _SECONDS else 2 * _LITTLE
+        if small > _SLOW:
+            return Steps(start=start, step=0.0, example=small / _LITTLE)
+        size = _SOME if small < _SECONDS / 4 else 2 * _LITTLE
         _, large = _start_and_step(lambda steps: self.train(architecture, steps, size), workers)
         step, example = _line((_LITTLE, small), (size, large))
         return Steps(start=start, step=step, example=example)
 
     def stack(self) -> Steps | None:
-        """Trainings in stacks: two sizes of stack, two of batch."""
-        most = max(grouping(self.architecture, self.device)(_LITTLE, _STACKED))
-        if most < 2:
+        """Trainings in stacks: of two networks and of some, at two sizes of batch; None where they are not stacked."""
+        groups = grouping(self.architecture, self.device)
+        if groups(_LITTLE, 2) != (2,):
             return None
 
         def timed(members: int, examples: int) -> tuple[float, float]:
             return _start_and_step(lambda steps: self.train_stack(members, steps, examples), self.workers)
 
-        (start, two), (_, many) = timed(2, _LITTLE), timed(max(3, most), _LITTLE)
-        _, larger = timed(2, 2 * _LITTLE)
-        _, example = _line((2 * _LITTLE, two), (4 * _LITTLE, larger))
-        step, per_member = _line((2, two), (max(3, most), many))
-        example = min(example, per_member / _LITTLE)
-        return Steps(start=start / 2, step=step, member=per_member - _LITTLE * example, example=example)
+        start, two = timed(2, _LITTLE)
+        most = max(groups(_LITTLE, _STACKED))
+        step, each = _line((2, two), (most, timed(most, _LITTLE)[1])) if most > 2 else (0.0, two / 2)
+        example = each / _LITTLE
+        if groups(2 * _LITTLE, 2) == (2,):
+            _, of_two = _line((_LITTLE, two), (2 * _LITTLE, timed(2, 2 * _LITTLE)[1]))
+            example = min(example, of_two / 2)
+        return Steps(start=start / 2, step=step, member=each - _LITTLE * example, example=example)
 
     def train_stack(self, members: int, steps: int, examples: int) -> None:
         """One stack by `fit_stack`."""
@@ -290,6 +301,9 @@ class _Calibration:
         cells = different_networks(self.architecture.space)
         drawn = numpy_generator(0, "plan", "cells").choice(len(cells), _RANDOM_CELLS, replace=False)
         wanted = typical.step + _LITTLE * typical.example
+        if wanted > _SLOW:  # what is slow is slow by its operations
+            each = [flops(self.architecture.model_copy(update={"cell": cells[int(at)]})) for at in drawn]
+            return float(np.mean(each)) / flops(self.architecture)
 
         def step(at: int) -> float:
             other = self.architecture.model_copy(update={"cell": cells[at]})

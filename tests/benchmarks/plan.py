@@ -17,6 +17,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from lockforge.cli.show import WORDS
+from lockforge.engine.device import set_threads
 from tests.benchmarks.line import write_line
 
 
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--note", help="what else to know of this run, such as a machine that had other work")
     given = parser.parse_args()
     given.repeats = 1
+    set_threads(given.threads)
     with tempfile.TemporaryDirectory() as folder:
         figures = compared(given, Path(folder))
     write_line("plan", given, figures)

@@ -35,6 +35,10 @@ def test_a_plan_says_the_stages_the_totals_and_what_to_do_next(outputs: Outputs,
     assert stages[1:9] == ["embed", "embed", "search", "train", "train", "audit", "embed", "export"]
     for words in ("estimate", "memory", "disk", "lockforge protect", "to do", "typical"):
         assert words in out
+    assert out.splitlines()[-1].split(maxsplit=1) == [
+        "next",
+        f"lockforge protect --recipe digits --runs runs --device cpu {' '.join(SMALL[:6])}",
+    ]
     assert not [path for path in (tmp_path / "runs").iterdir() if path.name not in {"files", "format.json"}]
 
 
