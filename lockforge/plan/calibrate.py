@@ -111,15 +111,22 @@ def resident() -> int:
 
 def _timed(run: Callable[[], object], workers: int = 1) -> float:
     """Seconds until all of some threads, of which each does it once, are done."""
+    _wait()
+    started = time.perf_counter()
     if workers == 1:
-        started = time.perf_counter()
         run()
-        return time.perf_counter() - started
-    with ThreadPoolExecutor(workers) as pool:
-        started = time.perf_counter()
-        for future in [pool.submit(run) for _ in range(workers)]:
-            future.result()
-        return time.perf_counter() - started
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            for future in [pool.submit(run) for _ in range(workers)]:
+                future.result()
+    _wait()
+    return time.perf_counter() - started
+
+
+def _wait() -> None:
+    """Until a GPU that is in use has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def _start_and_step(run: Callable[[int], object], workers: int = 1) -> tuple[float, float]:

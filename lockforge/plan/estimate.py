@@ -19,6 +19,7 @@ from lockforge.records import AnyArchitecture, ImageSet, Roles
 from lockforge.runs import Runs
 from lockforge.spaces.networks import flops
 
+SIDE_BY_SIDE = frozenset({"audit"})  # stages whose pieces go as many at once as there are workers
 _COPIES = 4  # of the weights while they are trained: themselves, gradients, two moments
 _LOOK = 512  # pictures of an evaluation, as floats
 
@@ -119,6 +120,8 @@ def _line(question: Question, speeds: Speeds, groups: Groups, workers: int) -> L
     def seconds(effort: Effort, items: Sequence[Effort]) -> float:
         if question.items:
             return side_by_side([here.seconds_beside(one, groups) for one in items], workers)
+        if question.stage in SIDE_BY_SIDE:
+            return here.seconds_beside(effort, groups) / workers + beside
         return here.seconds(effort) + beside
 
     whole = seconds(question.effort, list(question.items.values()))

@@ -74,9 +74,12 @@ class Speeds(Record):
         return self.model_copy(update={**grown, "forward": self.forward * by, "forward_side": self.forward_side * by})
 
     def with_cells(self, by: float) -> "Speeds":
-        """Of cells that take so many times as long to train alone, steps and examples alike."""
-        alone = self.alone.model_copy(update={"step": by * self.alone.step, "example": by * self.alone.example})
-        return self.model_copy(update={"alone": alone})
+        """Of cells that take so many times as long to train one by one, steps and examples alike."""
+        grown = {
+            name: steps.model_copy(update={"step": by * steps.step, "example": by * steps.example})
+            for name, steps in (("alone", self.alone), ("side", self.side))
+        }
+        return self.model_copy(update=grown)
 
     def seconds(self, effort: Effort) -> float:
         """Of work that has the machine for itself."""

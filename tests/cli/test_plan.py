@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lockforge.plan import calibrate
+from tests.cli.test_own_network import NAME, weights
 from tests.plan.conftest import ROUND
 
 Outputs = Callable[..., tuple[int, str, str]]
@@ -67,3 +68,17 @@ def test_without_a_target_nothing_is_attacked(outputs: Outputs) -> None:
     """The plan has no audit then, and its JSON none either."""
     _, out, _ = outputs("plan", "digits", "digits:0-4", *SMALL, "--json")
     assert "audit" not in {one["stage"] for one in json.loads(out)["questions"]}
+
+
+def test_an_own_network_is_measured_not_searched(outputs: Outputs, tmp_path: Path) -> None:
+    """Its own architecture is calibrated, a public one is attacked beside it, and nothing stands on a typical cell but what is pruned."""
+    weights(tmp_path / "w.safetensors")
+    given = ("digits:0-2", "--target", "digits:5-7", "--model", NAME, "--weights", "w.safetensors", "--set", "prune.method=magnitude")
+    code, out, err = outputs("plan", "digits", *given, *SMALL, "--json")
+    assert code == 0, err
+    without = {one["stage"]: one for one in json.loads(out)["questions"]}
+    assert list(without) == ["measure", "embed", "prune", "audit", "export"]
+    assert (without["measure"]["typical"], without["prune"]["trainings"]) == (False, 9)
+    _, out, _ = outputs("plan", "digits", *given, "--public", f"theirs={NAME}=w.safetensors", *SMALL, "--json")
+    beside = {one["stage"]: one for one in json.loads(out)["questions"]}
+    assert beside["audit"]["pieces"] > without["audit"]["pieces"]

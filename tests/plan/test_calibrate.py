@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from lockforge.plan import calibrate
 from lockforge.plan.calibrate import cache_folder, grouping, speeds_of
@@ -77,3 +78,14 @@ def test_bytes_that_are_saved_for_the_backward_pass_are_counted(tiny: Recipe, tm
     )
     assert small > 4 * 4 * 8 * 8  # the stem's output alone
     assert 3.5 < large / small < 4.5
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("_quick")
+def test_a_gpu_is_calibrated_too(tiny: Recipe, tmp_path: Path) -> None:
+    """One attack at a time, and every figure is above zero."""
+    if not torch.cuda.is_available():
+        pytest.skip("there is no GPU here")
+    found = speeds_of(TINY_NETWORK, tiny, Files(tmp_path / "files"), "cuda")
+    assert found.workers == 1
+    assert min(found.forward, found.forward_side, found.probe, found.fisher, found.belief) > 0

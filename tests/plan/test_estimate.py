@@ -8,6 +8,7 @@ from lockforge.data.builtin import DEFAULT
 from lockforge.data.roles import read_roles
 from lockforge.engine.effort import Effort, Fits
 from lockforge.pipeline import open_runs
+from lockforge.plan import estimate
 from lockforge.plan.estimate import Plan, as_json, free_memory, make_plan
 from lockforge.recipe import Recipe
 from tests.plan.conftest import ROUND, Ran
@@ -55,6 +56,19 @@ def test_more_workers_shorten_what_goes_side_by_side_and_nothing_else(plan: Plan
     seconds, fewer = ({line.question.stage: line.left for line in one.lines} for one in (plan, four))
     assert seconds["audit"] / 4 <= fewer["audit"] < seconds["audit"] / 2
     assert {stage: seconds[stage] for stage in seconds if stage != "audit"} == {stage: fewer[stage] for stage in fewer if stage != "audit"}
+
+
+def test_a_stage_whose_trainings_go_side_by_side_is_divided_among_the_workers(
+    plan: Plan, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were the search's trainings to go two at a time, on speeds that are the same either way, half of their seconds were left."""
+    monkeypatch.setattr(estimate, "SIDE_BY_SIDE", frozenset({"audit", "search"}))
+    do = open_runs(tiny, tmp_path / "runs", device="cpu")
+    same = ROUND.model_copy(update={"forward_side": ROUND.forward})
+    two = make_plan(tiny, read_roles(*DEFAULT, tiny.data, do.files), do, workers=2, calibrate=lambda _network: same)
+    alone, divided = (next(line for line in one.lines if line.question.stage == "search") for one in (plan, two))
+    thinking = ROUND.thought + alone.question.reckonings * ROUND.belief
+    assert divided.left - thinking == pytest.approx((alone.left - thinking) / 2)
 
 
 def test_what_is_done_takes_no_time(ran: Ran) -> None:
