@@ -41,6 +41,7 @@ FORMAT = 1  # raised when what is measured, or how, changes
 _LITTLE, _SOME, _STACKED = 8, 64, 6  # examples of a small and of a large step; networks of a stack
 _SECONDS = 0.15  # that one measurement should take
 _SLOW = 0.4  # from so many on, a step is measured once
+_REPEATS = 3
 _PICTURES = 128
 _RANDOM_CELLS = 4
 _MOST_STEPS = 24
@@ -130,7 +131,8 @@ def _wait() -> None:
 
 
 def _start_and_step(run: Callable[[int], object], workers: int = 1) -> tuple[float, float]:
-    """Seconds of a run beside its steps, and of a step, from a run of one step and a longer one; the shorter of two each.
+    """Seconds of a run beside its steps, and of a step, from a run of one step and a longer one; the shortest of three each:
+    what else the machine does can only make a run longer.
 
     Of a slow run one step is taken for all of it.
     """
@@ -138,9 +140,9 @@ def _start_and_step(run: Callable[[int], object], workers: int = 1) -> tuple[flo
     short = _timed(lambda: run(1), workers)
     if short > _SLOW:
         return 0.0, short
-    short = min(short, _timed(lambda: run(1), workers))
+    short = min(short, *(_timed(lambda: run(1), workers) for _ in range(_REPEATS - 1)))
     more = max(2, min(_MOST_STEPS, round(_SECONDS / max(short, 1e-6))))
-    long = min(_timed(lambda: run(1 + more), workers) for _ in range(2))
+    long = min(_timed(lambda: run(1 + more), workers) for _ in range(_REPEATS))
     step = max(long - short, 0.1 * short) / more
     return max(short - step, 0.0), step
 
@@ -177,7 +179,7 @@ class _Calibration:
         with one_thread_each():
             side = self.steps(self.architecture, self.workers)
             forward_side = self.forward(self.workers)
-            stack = self.stack()
+            stack = self.stack(side)
             head = self.head()
         probe, fisher = self.probe()
         thought, belief = self.thought()
@@ -229,14 +231,18 @@ class _Calibration:
         step, example = _line((_LITTLE, small), (size, large))
         return Steps(start=start, step=step, example=example)
 
-    def stack(self) -> Steps | None:
-        """Trainings in stacks: of two networks and of some, at two sizes of batch; None where they are not stacked."""
+    def stack(self, side: Steps) -> Steps | None:
+        """Trainings in stacks: of two networks and of some, at two sizes of batch; None where they are not stacked.
+
+        Networks are stacked because that is no slower than one by one (`side`): a measurement that says otherwise met something else.
+        """
         groups = grouping(self.architecture, self.device)
         if groups(_LITTLE, 2) != (2,):
             return None
 
         def timed(members: int, examples: int) -> tuple[float, float]:
-            return _start_and_step(lambda steps: self.train_stack(members, steps, examples), self.workers)
+            start, step = _start_and_step(lambda steps: self.train_stack(members, steps, examples), self.workers)
+            return start, min(step, members * (side.step + examples * side.example))
 
         start, two = timed(2, _LITTLE)
         most = max(groups(_LITTLE, _STACKED))

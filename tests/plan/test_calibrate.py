@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from lockforge.engine.effort import Fits
 from lockforge.plan import calibrate
 from lockforge.plan.calibrate import cache_folder, grouping, speeds_of
+from lockforge.plan.speeds import Steps
 from lockforge.recipe import Recipe
 from lockforge.records import Architecture, Cell, Op
 from lockforge.runs import Files
@@ -68,6 +70,19 @@ def test_stacks_are_grouped_as_the_stack_itself_groups_them() -> None:
     assert sum(groups(4, 10)) == sum(groups(20_000, 10)) == 10
     assert max(groups(4, 10)) > 1
     assert set(groups(20_000, 10)) == {1}
+
+
+def test_a_stack_is_not_taken_for_slower_than_its_networks_one_by_one(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A measurement of a stack that met a busy moment (100 s a step) is no measurement of the stack."""
+    monkeypatch.setattr(calibrate, "_start_and_step", lambda _run, _workers=1: (0.0, 100.0))
+    alone = Steps(start=0, step=1, example=0.125)
+    stack = calibrate._Calibration(TINY_NETWORK, tiny, Files(tmp_path), "cpu").stack(alone)
+    assert stack is not None
+    for examples, members in ((8, 2), (16, 2), (8, 6)):
+        one = Fits(trainings=members, steps=1, examples=examples)
+        assert stack.of(one, members) <= members * alone.of(one) * (1 + 1e-9)
 
 
 def test_bytes_that_are_saved_for_the_backward_pass_are_counted(tiny: Recipe, tmp_path: Path) -> None:
