@@ -39,7 +39,7 @@ def plan(
     skip_unreadable: Skip = False,
     runs: RunsFolder = Path("runs"),
     device: Device = "auto",
-    recalibrate: Annotated[bool, typer.Option("--recalibrate", help="Measure this machine again: a few seconds.")] = False,
+    recalibrate: Annotated[bool, typer.Option("--recalibrate", help="Measure this machine again: about ten seconds.")] = False,
     json: AsJson = False,
 ) -> None:
     """Say what protect would do with these arguments: trainings, time and memory here (estimates), and what is done already."""

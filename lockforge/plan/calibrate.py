@@ -1,4 +1,4 @@
-"""A few seconds of measuring, once a machine, skeleton and picture size: kept in the user's cache folder and found again.
+"""About ten seconds of measuring, once a machine, skeleton and picture size: kept in the user's cache folder and found again.
 
 What is timed are the project's own functions on noise: `fit`, `fit_stack`, `logits_of`, the Fisher information, the ONNX file. Slow
 networks are timed at small batches, and what a large one takes is reckoned from there.

@@ -11,7 +11,7 @@ from math import ceil
 from lockforge.engine.effort import Effort, Fits
 from lockforge.records import Record
 
-LOW, HIGH = 0.6, 1.7  # of an estimate, the range that is shown beside it; docs/plan.md says what was measured
+LOW, HIGH = 0.45, 1.7  # of an estimate: the range that is shown beside it; docs/plan.md says where it comes from
 
 Groups = Callable[[int, int], tuple[int, ...]]
 """(examples a step, trainings at once) -> how many go into each stack."""

@@ -1,20 +1,21 @@
 """How good a plan is: `lockforge plan` before, `protect` after, stage by stage.
 
 The recipe's own data (`--source` and the others give others), an empty runs folder, a fresh calibration. A ratio is estimated seconds over
-true ones: above 1 the plan said too much. `again` is the plan's time with the calibration found again. Memory is the most that a process
-that protects held, beside the plan's figure. `--set` makes the work small.
+true ones: above 1 the plan said too much. `known` is what the plan would have said had it known which cells the search was to find: it is
+asked again afterwards. `plan_again_s` is its time with the calibration found again. Memory is the most that the process that protects held,
+beside the plan's figure. `--set` makes the work small.
 """
 
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from lockforge.cli.show import WORDS
 from lockforge.engine.device import set_threads
@@ -49,28 +50,34 @@ def compared(given: argparse.Namespace, folder: Path) -> dict[str, object]:
     data += [f"--target={one}" for one in given.target]
     common = [*data, *sets, "--runs", str(folder / "runs"), "--device", given.device]
 
-    def lockforge(*arguments: str) -> tuple[str, float]:
+    def lockforge(*arguments: str) -> tuple[str, float, int]:
+        """What it said, its seconds, and the most bytes that it held."""
         started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", "lockforge", *arguments], env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(done.stderr)
-        return done.stdout, time.perf_counter() - started
+        with (folder / "err").open("w+") as err, (folder / "out").open("w+") as out:
+            process = subprocess.Popen([sys.executable, "-m", "lockforge", *arguments], env=environment, stdout=out, stderr=err)
+            _, code, used = os.wait4(process.pid, 0)
+            if code:
+                sys.exit((folder / "err").read_text())
+        return (folder / "out").read_text(), time.perf_counter() - started, used.ru_maxrss * 1024
 
-    said, first = lockforge("plan", given.recipe, *common, "--json")
-    _, again = lockforge("plan", given.recipe, *common, "--json")
+    said, first, _ = lockforge("plan", given.recipe, *common, "--json")
     plan = json.loads(said)
-    _, whole = lockforge("protect", *common, "--recipe", given.recipe, "--unsigned", "--out", str(folder / "release"))
-    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    estimated: dict[str, float] = defaultdict(float)
-    for one in plan["questions"]:
-        estimated[one["stage"]] += one["seconds"]
+    _, whole, most = lockforge("protect", *common, "--recipe", given.recipe, "--unsigned", "--out", str(folder / "release"))
+    said, again, _ = lockforge("plan", given.recipe, *common, "--json")
+    estimated, known = seconds_of(plan), seconds_of(json.loads(said))
     true: dict[str, float] = defaultdict(float)
     for name, seconds in json.loads((folder / "release" / "provenance.json").read_text())["seconds"].items():
         true[WORDS[name]] += seconds
     stages = {
-        name: {"estimate": round(estimated[name], 2), "truth": round(true[name], 2), "ratio": round(estimated[name] / true[name], 2)}
-        for name in estimated
-        if true[name]
+        name: {
+            "estimate": round(estimated[name], 2),
+            "known": round(known[name], 2),
+            "truth": round(seconds, 2),
+            "ratio": round(estimated[name] / seconds, 2),
+            "ratio_known": round(known[name] / seconds, 2),
+        }
+        for name, seconds in true.items()
+        if seconds
     }
     return {
         "recipe": given.recipe,
@@ -79,12 +86,21 @@ def compared(given: argparse.Namespace, folder: Path) -> dict[str, object]:
         "estimate_s": plan["seconds"]["left"],
         "truth_s": sum(true.values()),
         "ratio": plan["seconds"]["left"] / sum(true.values()),
+        "ratio_known": sum(known.values()) / sum(true.values()),
         "protect_s": whole,
         "plan_s": first,
         "plan_again_s": again,
         "memory_estimate": plan["memory"]["peak"],
         "memory_truth": most,
     }
+
+
+def seconds_of(plan: dict[str, Any]) -> dict[str, float]:
+    """Of each stage all of it, done or not."""
+    found: dict[str, float] = defaultdict(float)
+    for one in plan["questions"]:
+        found[one["stage"]] += one["seconds"]
+    return found
 
 
 if __name__ == "__main__":
