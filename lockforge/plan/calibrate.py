@@ -131,16 +131,15 @@ def _wait() -> None:
 
 
 def _start_and_step(run: Callable[[int], object], workers: int = 1) -> tuple[float, float]:
-    """Seconds of a run beside its steps, and of a step, from a run of one step and a longer one; the shortest of three each:
-    what else the machine does can only make a run longer.
+    """Seconds of a run beside its steps, and of a step, from a run of one step and a longer one.
 
-    Of a slow run one step is taken for all of it.
+    Of each the shortest of three: what else the machine does can only make a run longer. Of a slow run one step is taken for all of it.
     """
     run(1)
     short = _timed(lambda: run(1), workers)
     if short > _SLOW:
         return 0.0, short
-    short = min(short, *(_timed(lambda: run(1), workers) for _ in range(_REPEATS - 1)))
+    short = min([short, *(_timed(lambda: run(1), workers) for _ in range(_REPEATS - 1))])
     more = max(2, min(_MOST_STEPS, round(_SECONDS / max(short, 1e-6))))
     long = min(_timed(lambda: run(1 + more), workers) for _ in range(_REPEATS))
     step = max(long - short, 0.1 * short) / more

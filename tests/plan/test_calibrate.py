@@ -14,7 +14,7 @@ from lockforge.records import Architecture, Cell, Op
 from lockforge.runs import Files
 
 TINY_NETWORK = Architecture(
-    space="nasbench201", cell=Cell(ops=(Op.none, Op.none, Op.none, Op.conv3x3, Op.none, Op.none)), stem_channels=4, cells_per_stage=1,
+    space="transnas101", cell=Cell(ops=(Op.none, Op.none, Op.none, Op.conv3x3, Op.none, Op.none)), stem_channels=4, cells_per_stage=1,
     classes=3, shape=(1, 6, 6),
 )  # fmt: skip
 
@@ -25,6 +25,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(calibrate, "_MOST_STEPS", 2)
     monkeypatch.setattr(calibrate, "_SOME", 16)
+    monkeypatch.setattr(calibrate, "_REPEATS", 1)
+    monkeypatch.setattr(calibrate, "_RANDOM_CELLS", 1)
 
 
 @pytest.mark.usefixtures("_quick")
