@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "gate": BONES | {"evidence", "policy", "verify"},
     "benchmark": BONES | {"spaces", "search"},
     "pipeline": BONES | NOUNS | VERBS | {"executors"},
-    "cli": BONES | NOUNS | VERBS | {"pipeline", "verify", "policy", "gate", "benchmark", "executors"},
+    "plan": BONES | NOUNS | VERBS | {"pipeline", "executors"},  # it says the pipeline's sentence, and asks each verb what it will train
+    "cli": BONES | NOUNS | VERBS | {"pipeline", "plan", "verify", "policy", "gate", "benchmark", "executors"},
     "__main__": {"cli"},
     "__init__": BONES | NOUNS | VERBS | {"pipeline", "verify", "policy", "gate"},
 }

@@ -46,6 +46,11 @@ class Ledger:
         self._finished[item] = points
 
 
+def finished_items(folder: Path) -> frozenset[Item]:
+    """What is finished in an audit's folder; nothing is changed there."""
+    return frozenset(_read(folder / NAME)[0])
+
+
 def _read(path: Path) -> tuple[dict[Item, tuple[AttackPoint, ...]], int]:
     """The items of the whole lines, and how many bytes these lines take."""
     finished: dict[Item, tuple[AttackPoint, ...]] = {}

@@ -1,6 +1,6 @@
 """The audit of one target: every starting point, attacker, point of the grid and seed; then what follows from the points."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -37,7 +37,8 @@ def audit_transfer(subjects: Subjects, source: ImageSet, target: ImageSet, recip
     scene = set_scene(subjects, source, target, recipe, work=work)
     _, alone = facts_of(subjects, source, target)
     skipped = who_is_skipped(recipe.suite, scene.terms.facts, alone)
-    points = carry_out(scene, (subjects, source, target, recipe), plan_items(scene), work)
+    items = plan_items(scene.starts.values(), scene.terms.facts, scene.grid, recipe)
+    points = carry_out(scene, (subjects, source, target, recipe), items, work)
     measures = measure(points, scene.same_as, test_samples=len(scene.test))
     return TransferAudit(
         target=target.digest,
@@ -107,23 +108,27 @@ def set_scene(subjects: Subjects, source: ImageSet, target: ImageSet, recipe: Au
     return Scene({start.name: start for start in starts}, same_as, grid, thieves, test, Terms(recipe, facts, budget, draw))
 
 
-def plan_items(scene: Scene) -> dict[Item, tuple[GridPoint, ...]]:
+def plan_items(starts: Iterable[StartingPoint], facts: Facts, grid: Grid, recipe: AuditRecipe) -> dict[Item, tuple[GridPoint, ...]]:
     """Every attack, and the points of the grid that it is made at.
 
     Where the suite checks its budget, the release and its empty network are attacked with a larger one too, at the middle of the grid with
     the first seed.
     """
     items: dict[Item, tuple[GridPoint, ...]] = {}
-    recipe, points = scene.terms.recipe, scene.grid.points
-    factor = SUITES[recipe.suite].check
+    starts, factor = tuple(starts), SUITES[recipe.suite].check
     for seed in range(recipe.seeds):
-        for start in scene.starts.values():
-            for attacker in who_attacks(recipe.suite, scene.terms.facts, start):
+        for start in starts:
+            for attacker in who_attacks(recipe.suite, facts, start):
                 item = Item(start.name, attacker.name, seed)
-                items[item] = tuple(points)
+                items[item] = tuple(grid.points)
                 if factor and seed == 0 and start.name in CHECKED:
-                    items[replace(item, budget=factor)] = tuple(points[len(points) // 2 :][:1])
+                    items[replace(item, budget=factor)] = tuple(grid.points[len(grid.points) // 2 :][:1])
     return items
+
+
+def attacker_of(name: str, suite: str, facts: Facts, start: StartingPoint) -> Attacker:
+    """The attacker of that name that meets a start."""
+    return next(one for one in who_attacks(suite, facts, start) if one.name == name)
 
 
 def carry_out(
@@ -155,7 +160,7 @@ def carry_out(
 def attack_item(scene: Scene, start: Start, attacker: str, seed: int, budget: int, samples: tuple[int, ...], *, work: Work) -> Attacked:
     """Make one attack at those points of the grid that have so many images. A start's fresh weights depend on it and the seed only."""
     from_, terms = scene.starts[start], scene.terms
-    sent = next(one for one in who_attacks(terms.recipe.suite, terms.facts, from_) if one.name == attacker)
+    sent = attacker_of(attacker, terms.recipe.suite, terms.facts, from_)
     given = from_.given(terms.draw("start", start, seed), work.device)
     here = replace(terms, facts=from_.facts(terms.facts), budget=replace(terms.budget, report=work.report))
     loots = {point: scene.thieves[seed].loot(point) for point in scene.grid.points if point.samples in samples}

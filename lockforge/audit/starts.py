@@ -82,7 +82,24 @@ def facts_of(subjects: Subjects, source: ImageSet, target: ImageSet) -> tuple[Fa
 
 
 def starting_points(subjects: Subjects, target: ImageSet, files: Files) -> tuple[tuple[StartingPoint, ...], dict[Start, Start]]:
-    """The starts that need attacking, and the others: {start: the earlier start that is the same network}.
+    """The starts that need attacking, with their weights, and the others: {start: the earlier start that is the same network}.
+
+    Raises: DataError: see `distinct_starts`.
+    """
+    found, same_as = distinct_starts(subjects, target)
+    return tuple(_with_weights(start, weights, files) for start, weights in found), same_as
+
+
+def _with_weights(start: StartingPoint, weights: FileRef | None, files: Files) -> StartingPoint:
+    if weights is None:
+        return start
+    if is_black_box(start.architecture):
+        return replace(start, box=read_opaque(start.architecture.model_copy(update={"classes": start.source_classes}), weights, files))
+    return replace(start, weights=files.get_tensors(weights))
+
+
+def distinct_starts(subjects: Subjects, target: ImageSet) -> tuple[tuple[tuple[StartingPoint, FileRef | None], ...], dict[Start, Start]]:
+    """The starts that need attacking, none read yet, each with where its weights are; and the others, as `starting_points` gives them.
 
     Two trained starts are the same when architecture and weights are; two scratch starts when the architectures are.
 
@@ -98,7 +115,7 @@ def starting_points(subjects: Subjects, target: ImageSet, files: Files) -> tuple
     strangers: dict[Start, AnyArchitecture] = {f"public:{one.name}": one.architecture for one in subjects.public}
     _check_shapes({**{name: one.architecture for name, one in (*trained, *ablations)}, **strangers}, target)
     _check_kinds([one.architecture for _, one in trained], {name: one.architecture for name, one in ablations})
-    points: list[StartingPoint] = []
+    points: list[tuple[StartingPoint, FileRef | None]] = []
     same_as: dict[Start, Start] = {}
     first: dict[tuple[str, str], Start] = {}
 
@@ -109,18 +126,8 @@ def starting_points(subjects: Subjects, target: ImageSet, files: Files) -> tuple
             same_as[name] = first[key]
             return
         first[key] = name
-        opaque = weights is not None and is_black_box(architecture)
-        points.append(
-            StartingPoint(
-                name,
-                headless,
-                None if weights is None or opaque else files.get_tensors(weights),
-                scratch=identity == SCRATCH,
-                source_classes=architecture.classes,
-                box=read_opaque(architecture, weights, files) if weights is not None and opaque else None,
-                public=public,
-            )
-        )
+        start = StartingPoint(name, headless, None, scratch=identity == SCRATCH, source_classes=architecture.classes, public=public)
+        points.append((start, weights))
 
     for name, checkpoint in trained:
         add(name, checkpoint.architecture, checkpoint.weights, checkpoint.weights.sha256)

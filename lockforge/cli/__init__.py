@@ -11,7 +11,8 @@ from typing import NoReturn, cast
 import typer
 from typer.main import get_command
 
-from lockforge.cli import house, stages
+from lockforge.cli import house, plans, stages
+from lockforge.cli.runtime import with_runtime
 from lockforge.errors import BUG, InterruptedRunError, LockForgeError, RecipeError, ResourceError
 
 USAGE_FAULT = cast("type[Exception]", typer.BadParameter.__base__)  # typer brings its own click or uses the installed one, by version
@@ -25,6 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 stages.add_to(app)
+app.command()(with_runtime(plans.plan))
 house.add_to(app)
 
 

@@ -41,6 +41,12 @@ class Runtime:
         """
         return make_executor(self.executor, workers=self.workers, address=self.address, gpus=self.gpus, share=self.share)
 
+    def words(self) -> list[str]:
+        """The options as they are typed: the folder and the device, and what is not as it is by default."""
+        usual = {name: field.default for name, field in inspect.signature(Runtime).parameters.items()}
+        said = {name: value for name, value in vars(self).items() if name in {"runs", "device"} or value != usual[name]}
+        return [word for name, value in said.items() for word in (f"--{name}", str(value))]
+
 
 def with_runtime(command: Callable[..., None]) -> Callable[..., None]:
     """A command with the options of `Runtime` before its last parameter; it gets them as `runtime`."""

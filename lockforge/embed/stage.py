@@ -19,7 +19,7 @@ from lockforge.records import FileRef, ImageSet, TaskEmbedding
 from lockforge.runs import Files, Work, stage
 
 _BATCH = 64
-_HEAD = FitRecipe(
+HEAD = FitRecipe(
     steps=1,
     batch_size=64,
     optimizer="adam",
@@ -79,7 +79,7 @@ def fit_head(
     probe: Probe, images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], classes: int, steps: int, generator: torch.Generator
 ) -> nn.Linear:
     """A linear head on the frozen probe's features of these images."""
-    return heads.fit_head(probe.features(images), labels, classes, _HEAD.model_copy(update={"steps": steps}), generator)
+    return heads.fit_head(probe.features(images), labels, classes, HEAD.model_copy(update={"steps": steps}), generator)
 
 
 def vector_of(embedding: TaskEmbedding, files: Files) -> Float32[np.ndarray, " d"]:

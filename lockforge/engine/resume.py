@@ -147,6 +147,15 @@ def read_state(folder: Path, question: str, module: nn.Module, optimizer: torch.
         ) from error
 
 
+def steps_done(folder: Path) -> int:
+    """The optimiser steps of the run that is stored in a folder, whatever its question; 0 where none can be read."""
+    try:
+        with safe_open(folder / FILE, framework="pt") as stored:
+            return int(json.loads((stored.metadata() or {})["run"])["step"])
+    except (SafetensorError, KeyError, ValueError, OSError):
+        return 0
+
+
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> State:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 

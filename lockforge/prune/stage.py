@@ -31,7 +31,7 @@ from lockforge.spaces.networks import flops, load, parameters, state
 from lockforge.spaces.sparse import sizes
 from lockforge.spaces.structured import choose_filters, remove_filters, share_for
 
-_ROUND = "round.safetensors"
+ROUND = "round.safetensors"
 Tensors = dict[str, Tensor]
 
 
@@ -222,7 +222,7 @@ class _Lock:
         parts = {"model": network.state_dict(), "sparse": copies.sparse, "dual": copies.dual}
         arrays = {f"{kind}.{name}": tensor.detach().cpu().numpy() for kind, held in parts.items() for name, tensor in held.items()}
         lines = "[" + ",".join(line.to_json() for line in rounds) + "]"
-        write_arrays(self.work.folder / _ROUND, arrays, {"question": self._question(sparsity), "rounds": lines})
+        write_arrays(self.work.folder / ROUND, arrays, {"question": self._question(sparsity), "rounds": lines})
 
     def _stored(self, network: Classifier, copies: "_Copies", sparsity: float) -> list[PruneRound]:
         """Rounds of an interrupted run of the same question, with the network and the copies as they were after them.
@@ -231,7 +231,7 @@ class _Lock:
         """
         from safetensors import SafetensorError, safe_open
 
-        path = self.work.folder / _ROUND
+        path = self.work.folder / ROUND
         if not path.is_file():
             return []
         try:

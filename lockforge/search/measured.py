@@ -30,8 +30,8 @@ from lockforge.search.surrogate import Belief, Surrogate, normal_scores
 Measure = Callable[[Sequence[Cell]], Sequence[float]]
 Bar = Callable[["Explorer", Belief], float]
 TRUST = 0.5  # in a short training: half of what the surrogate cannot explain is luck
-_FIRST = 24  # measured at random before anything is believed
-_STEP = 4  # measurements between two fits, at least
+FIRST = 24  # measured at random before anything is believed
+STEP = 4  # measurements between two fits, at least
 _LEAST_DOUBT = 0.05  # of the surrogate's deviation, left of a measured cell
 _SURE = 1.0  # deviations that a choice lies above the bar: the poorest elsewhere of many is else the luckiest here
 _SHARE_FOR_SOURCE = 0.4  # of a budget, spent on what is good on the source before looking elsewhere
@@ -92,7 +92,7 @@ class Explorer:
         self.surrogate = surrogate or Surrogate(cells)
         self.measured: list[int] = []
         self.values: list[float] = []
-        self.take(generator.choice(len(cells), min(_FIRST, max(2, budget // 2)), replace=False).tolist())
+        self.take(generator.choice(len(cells), min(FIRST, max(2, budget // 2)), replace=False).tolist())
 
     @property
     def left(self) -> int:
@@ -112,7 +112,7 @@ class Explorer:
         """Measure the cells that are wanted most and were not measured. Returns: whether there was any."""
         wanted = wanted.copy()
         wanted[self.measured] = -np.inf
-        step = min(self.left, max(_STEP, self.budget // 24))
+        step = min(self.left, max(STEP, self.budget // 24))
         order = np.argsort(-wanted, kind="stable")[:step]
         chosen = [int(at) for at in order if np.isfinite(wanted[at])]
         if chosen:

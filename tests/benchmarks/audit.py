@@ -77,7 +77,7 @@ def run(given: argparse.Namespace, work: Work) -> None:
     seconds: dict[str, float] = defaultdict(float)
     checks: dict[str, float] = defaultdict(float)
     points: list[AttackPoint] = []
-    for item, places in plan_items(scene).items():
+    for item, places in plan_items(scene.starts.values(), scene.terms.facts, scene.grid, recipe).items():
         if (given.starts and item.start not in given.starts) or (given.no_check and item.budget > 1):
             continue
         started = time.perf_counter()

@@ -144,23 +144,28 @@ def _disguise(form: Form, oracle: Oracle, loot: Loot, setting: Setting, budget: 
     return dressed
 
 
+def queries(budget: Budget, images: int) -> int:
+    """Pictures that a setting asks about: `PAIRS` disguises in both directions for each image of a step, and each image at the end."""
+    return 2 * PAIRS * budget.seen(images) + images
+
+
 def disguise(given: Given, loot: Loot, settings: Sequence[Setting], budget: Budget, draw: Draw) -> Asking:
     """Learn a disguise for each setting.
 
-    Operations: one pass for each query, 2 x `PAIRS` of them for each image of a step, and one for each training image at the end.
+    Operations: one pass for each of `queries`.
     """
     oracle, _ = oracle_of(given)
     form = Form(*given.network.architecture.shape)
     worn = [_disguise(form, oracle.to(budget.device), loot, setting, budget, draw(setting)) for setting in settings]
     yield []
-    queries = 2 * PAIRS * budget.seen(len(loot.train)) + len(loot.train)
+    asked = queries(budget, len(loot.train))
     return [
         Attempt(
             setting,
             dressed,
             accuracy(*logits_of(dressed, loot.val, device=budget.device)),
             budget.steps,
-            float(flops(given.network.architecture) * queries),
+            float(flops(given.network.architecture) * asked),
         )
         for setting, dressed in zip(settings, worn, strict=True)
     ]
