@@ -36,6 +36,18 @@ def shared_data() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """The CPU, which proves the test itself; and a GPU where there is one."""
+    import torch
+
+    if request.param != "cpu" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    from lockforge.engine.device import choose_device
+
+    return choose_device(request.param)
+
+
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """A generator of the test's own."""

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from lockforge import errors
+from lockforge.engine.device import choose_device
 from lockforge.engine.feed import Feed
 from lockforge.engine.fit import Bench, Fitted, Loss, fit
 from lockforge.engine.team import Team
@@ -281,7 +282,7 @@ def _team(place: _Place) -> Iterator[Team]:
     if loop is not None:
         os.environ |= {"GLOO_SOCKET_IFNAME": loop, "NCCL_SOCKET_IFNAME": loop}
     if cuda:
-        torch.cuda.set_device(place.device)
+        torch.cuda.set_device(choose_device(place.device))
     distributed.init_process_group(
         "nccl" if cuda else "gloo",
         store=distributed.FileStore(place.meeting, place.size),  # type: ignore[attr-defined]  # torch's stubs lack it
