@@ -3,7 +3,8 @@
 A NAS-Bench-201 cell in its published width (16 channels) on noise of 32 px; `--cells` a stage (published: 5) and `--batch` choose the case,
 no validation. Every run is started as a stage starts it; its steps are timed from the end of its first tenth, and what precedes its first
 step is `start_s`. `cpu_s` are the processors' seconds of all processes together, which say more on a busy machine: what is above those of
-one process is the price of sharing. Losses of the first tenth must agree within a tenth of a nat (batch norms differ).
+one process is the price of sharing, and `cpu_scaling` what `scaling` could be on an idle machine. Losses of the first tenth must agree
+within a tenth of a nat (batch norms differ).
 """
 
 import argparse
@@ -52,8 +53,9 @@ def main() -> None:
     for name, default in (("cells", 3), ("batch", 64), ("steps", 20), ("processes", 2)):
         options.add_argument(f"--{name}", type=int, default=default)
     case, sys.argv[1:] = options.parse_known_args()
-    given = arguments(__doc__, repeats=2)
+    given = arguments(__doc__, repeats=2, ways=("one_all_threads",))
     ways = {"one": (1, 1), "one_all_threads": (1, case.processes), "together": (case.processes, case.processes)}
+    ways = {name: how for name, how in ways.items() if name not in given.without}
     runs: dict[str, list[Clock]] = {name: [] for name in ways}
     for _ in range(given.repeats):
         for name, (processes, threads) in ways.items():
@@ -66,7 +68,9 @@ def main() -> None:
     middle = {name: {what: statistics.median(getattr(one, what) for one in found) for what in FIGURES} for name, found in runs.items()}
     figures |= {f"{name}_{what}": value for name, values in middle.items() for what, value in values.items()}
     figures["scaling"] = middle["one"]["s_a_step"] / middle["together"]["s_a_step"]
-    figures["against_threads"] = middle["one_all_threads"]["s_a_step"] / middle["together"]["s_a_step"]
+    figures["cpu_scaling"] = case.processes * middle["one"]["cpu_s_a_step"] / middle["together"]["cpu_s_a_step"]
+    if "one_all_threads" in middle:
+        figures["against_threads"] = middle["one_all_threads"]["s_a_step"] / middle["together"]["s_a_step"]
     write_line("parallel", given, figures)
 
 
