@@ -124,7 +124,6 @@ def compiled(given: argparse.Namespace) -> None:
     pictures = torch.randn(64, 16, 32, 32, generator=torch_generator(0, "benchmark", "noise")).to(given.device)
     pictures = pictures.contiguous(memory_format=torch.channels_last).requires_grad_()
     quick = cast("nn.Module", torch.compile(cell))
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp()  # nothing compiled before
 
     def step(way: nn.Module) -> tuple[float, float]:
         idle(given.device)
@@ -133,7 +132,9 @@ def compiled(given: argparse.Namespace) -> None:
         idle(given.device)
         return time.perf_counter() - started, time.process_time() - worked
 
-    first = step(quick)
+    with tempfile.TemporaryDirectory() as nothing_compiled_before:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = nothing_compiled_before
+        first = step(quick)
     step(cell)
     taken = [(step(cell), step(quick)) for _ in range(given.repeats)]
     plain, fast, plain_cpu, fast_cpu = (statistics.median(one[way][what] for one in taken) for what in (0, 1) for way in (0, 1))
