@@ -166,6 +166,17 @@ def test_each_process_has_a_cuda_device_of_its_own(monkeypatch: pytest.MonkeyPat
         parallel._devices("cuda:2", 2)
 
 
+@pytest.mark.gpu
+def test_two_gpus_train_as_the_cpu_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through NCCL, in float32: the weights of one process on the CPU, to what devices round otherwise."""
+    if torch.cuda.device_count() < 2:
+        pytest.skip("no two CUDA devices here")
+    monkeypatch.setattr(parallel, "_CONTEXT", multiprocessing.get_context("spawn"))
+    asked = {"recipe": {"precision": "float32"}, "mask": True}
+    found = fit_together(make, json.dumps(asked), 2, Bench("cuda", tmp_path))
+    torch.testing.assert_close(found.module.cpu().state_dict(), alone(**asked).module.state_dict(), rtol=0, atol=1e-3)
+
+
 def test_parts_make_up_the_whole(generator: torch.Generator) -> None:
     """Of any batch, in order; the weighted mean of the parts' means is the mean; a feed in parts is as long as the whole."""
     for count, size in ((7, 2), (8, 2), (2, 3), (1, 2), (11, 4)):
