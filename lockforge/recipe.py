@@ -54,6 +54,20 @@ class FitRecipe(Record):
         return self
 
 
+class TrainRecipe(FitRecipe):
+    """The training of release and reference, which several processes may share."""
+
+    processes: Annotated[
+        Positive, says("each has a part of every batch and its own batch norm statistics; on CUDA a device each; changes the outcome")
+    ] = 1
+
+    @model_validator(mode="after")
+    def _a_part_for_each(self) -> Self:
+        if self.processes > self.batch_size:
+            raise ValueError(f"{self.processes} processes cannot share batches of {self.batch_size}")
+        return self
+
+
 class DataRecipe(Record):
     """How pictures become tensors."""
 
@@ -211,7 +225,7 @@ class Recipe(Record):
     network: Annotated[NetworkRecipe, says("the space of cells and the skeleton around them")] = NetworkRecipe()
     embed: Annotated[EmbedRecipe, says("the task embedding")] = EmbedRecipe()
     search: Annotated[SearchRecipe, says("the architecture lock")] = SearchRecipe()
-    train: Annotated[FitRecipe, says("how release and reference are trained")] = FitRecipe(epochs=12)
+    train: Annotated[TrainRecipe, says("how release and reference are trained")] = TrainRecipe(epochs=12)
     prune: Annotated[PruneRecipe, says("the weight lock")] = PruneRecipe()
     audit: Annotated[AuditRecipe, says("the thief's means")] = AuditRecipe()
     export: Annotated[ExportRecipe, says("what a release holds")] = ExportRecipe()

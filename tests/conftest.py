@@ -55,6 +55,18 @@ def ray_cluster() -> Iterator[None]:
         gc.collect()
 
 
+@pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """The CPU, which proves the test itself; and a GPU where there is one."""
+    import torch
+
+    if request.param != "cpu" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    from lockforge.engine.device import choose_device
+
+    return choose_device(request.param)
+
+
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """A generator of the test's own."""

@@ -98,7 +98,7 @@ class Pool:
 def random_crop(images: UInt8[Tensor, "b c h w"], padding: int, generator: torch.Generator) -> UInt8[Tensor, "b c h w"]:
     """Each picture moved by -padding to padding pixels each way, uniformly; what comes in is black. The standard CIFAR augmentation."""
     count, _, height, width = images.shape
-    offsets = torch.randint(2 * padding + 1, (2, count), generator=generator).to(images.device)
+    offsets = torch.randint(2 * padding + 1, (2, count), generator=generator).to(images.device, non_blocking=True)
     padded = functional.pad(images, (padding,) * 4)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # b c y x h w, a view
     return windows[torch.arange(count, device=images.device), :, offsets[0], offsets[1]]
@@ -106,7 +106,7 @@ def random_crop(images: UInt8[Tensor, "b c h w"], padding: int, generator: torch
 
 def random_flip(images: UInt8[Tensor, "b c h w"], generator: torch.Generator) -> UInt8[Tensor, "b c h w"]:
     """Each picture mirrored left to right with probability one half."""
-    mirrored = torch.rand(len(images), generator=generator).to(images.device) < 0.5
+    mirrored = torch.rand(len(images), generator=generator).to(images.device, non_blocking=True) < 0.5
     return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
 
 

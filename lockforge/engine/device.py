@@ -14,17 +14,21 @@ from lockforge.errors import ResourceError
 def choose_device(wanted: str) -> str:
     """The device to work on: `auto` takes a GPU if there is one; `cpu`, `cuda` or `cuda:1` are taken at their word.
 
+    On a GPU float32 is float32 from then on: torch's convolutions would round to TF32's ten bits otherwise.
+
     Raises: ResourceError: there is no such device here.
 
     >>> choose_device("cpu")
     'cpu'
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "auto":
-        return "cuda" if gpus else "cpu"
-    kind, _, number = wanted.partition(":")
-    if wanted == "cpu" or (kind == "cuda" and (number or "0").isdecimal() and int(number or "0") < gpus):
-        return wanted
+    chosen = ("cuda" if gpus else "cpu") if wanted == "auto" else wanted
+    kind, _, number = chosen.partition(":")
+    if chosen == "cpu":
+        return chosen
+    if kind == "cuda" and (number or "0").isdecimal() and int(number or "0") < gpus:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        return chosen
     raise ResourceError(
         f"there is no device {wanted!r} here: {gpus} CUDA device(s), torch {torch.__version__}",
         hint="use --device cpu or auto; a GPU needs its driver and a CUDA build of torch",

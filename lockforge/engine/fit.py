@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lockforge.engine.evaluate import accuracy, hits, logits_of
+from lockforge.engine.evaluate import hits, logits_of
 from lockforge.engine.feed import Feed, TensorFeed
 from lockforge.engine.resume import Progress, Stream, question_of, read_state, write_state
 from lockforge.engine.schedule import learning_rate
 from lockforge.engine.sharpness import at_the_peak
+from lockforge.engine.team import ALONE, Share, Team
 from lockforge.errors import DataError, OutcomeError
 from lockforge.recipe import FitRecipe
 from lockforge.records import Epoch
@@ -37,16 +38,19 @@ def _say_nothing(_done: float, _total: float, _note: str) -> None:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a run takes place; none of it decides the outcome.
+    """Where a run takes place; of what decides the outcome it holds only what the recipe says too, the size of the team.
 
     Args: device: `cpu` or `cuda`. folder: where the run is kept, to be resumed exactly; None: nowhere. report: told of progress as
-        (done, total, note), in epochs or steps, whichever the recipe counts. save_every: least seconds between two writes.
+        (done, total, note), in epochs or steps, whichever the recipe counts. save_every: least seconds between two writes. team: the
+        processes that train together, each of which calls `fit` with the same arguments but for its own place in the team; the first
+        writes and reports, all return the same.
     """
 
     device: str = "cpu"
     folder: Path | None = None
     report: Callable[[float, float, str], None] = _say_nothing
     save_every: float = 10.0
+    team: Team = ALONE
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,11 @@ def fit(  # noqa: PLR0913  what is trained, on what, and how: no two of them are
     for name, feed in (("training", train), ("validation", val)):
         if feed is not None and not len(feed):
             raise DataError(f"there are no {name} examples", hint="give more images, or another split")
+    if min(len(train), recipe.batch_size) < bench.team.size:
+        raise DataError(
+            f"{bench.team.size} processes cannot share batches of {min(len(train), recipe.batch_size)} examples",
+            hint="give more images, or fewer train.processes",
+        )
     run = _Run(module, train, recipe, generator, val, loss or _cross_entropy(recipe), sharpness, mask or {}, bench)
     run.go()
     return Fitted(module.eval(), tuple(run.progress.history), run.kept_accuracy(), run.progress.step)
@@ -168,7 +177,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         recipe, bench = self.recipe, self.bench
-        self.cuda = bench.device.startswith("cuda")
+        self.team, self.cuda = bench.team, bench.device.startswith("cuda")
         question = question_of(self.module, self.train, recipe, self.generator, (self.sharpness, self.mask)) if bench.folder else ""
         if self.cuda:
             self.module.to(bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
@@ -184,6 +193,7 @@ class _Run:
         self.progress = Progress()
         if bench.folder:
             self.progress = read_state(bench.folder, question, self.module, self.optimizer, self.stream)
+        self.trained = self.team.joined(self.module)
         self.unit = self.stream.per_pass if recipe.epochs else 1  # steps in one unit of what the recipe counts
         self.total = line_ends(recipe, self.stream.per_pass)[-1]
         self.note = ""
@@ -198,7 +208,7 @@ class _Run:
             losses, right, seen = self.steps(end)
             self.write_line(self.checked(losses, end), right, seen, end)
             self.progress.step = end
-            if self.bench.folder and (time.perf_counter() - saved >= self.bench.save_every or end == self.total):
+            if self.bench.folder and self.team.first and (time.perf_counter() - saved >= self.bench.save_every or end == self.total):
                 write_state(self.bench.folder, self.question, self.module, self.optimizer, self.stream, self.progress)
                 saved = time.perf_counter()
             self.tell()
@@ -207,10 +217,11 @@ class _Run:
         if not all(bool(parameter.isfinite().all()) for parameter in self.module.parameters()):
             raise self.diverged("a weight is not finite", self.total - 1)
 
-    def steps(self, end: int) -> tuple[list[Tensor], int, int]:
+    def steps(self, end: int) -> tuple[Tensor, int, int]:
         """Optimiser steps up to `end`; nothing is read back from the device before the last.
 
-        Returns: the loss of each step, how many examples were seen and answered right while training, and how many were seen.
+        Returns: the loss of each step, how many examples were seen and answered right while training, and how many were seen; of the
+        whole team.
         """
         train_mode(self.module)
         device, begun, told = self.bench.device, self.progress.step, time.perf_counter()
@@ -219,32 +230,35 @@ class _Run:
         seen = 0
         for step in range(begun, end):
             inputs, labels = self.stream.next()
+            seen += len(labels)
+            inputs, labels, weight = self.team.share(inputs, labels)
             inputs, labels = inputs.to(device, non_blocking=True), labels.to(device, non_blocking=True)
             if self.cuda and inputs.dim() == 4:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(step, self.total, self.recipe)
-            outputs, value = self.gradient(inputs, labels)
+            outputs, value = self.gradient(inputs, labels, weight)
             if self.sharpness:
                 with at_the_peak(self.module, self.sharpness, self.mask):
-                    self.gradient(inputs, labels)
+                    self.gradient(inputs, labels, weight)
             self.optimizer.step()
             self.hold()
             losses.append(value.detach())
             right += hits(outputs.detach(), labels).sum()
-            seen += len(labels)
             if time.perf_counter() - told > _SECONDS_A_REPORT and step + 1 < end:
                 told = time.perf_counter()
                 self.bench.report((step + 1) / self.unit, self.total / self.unit, self.note)
         self.optimizer.zero_grad()  # room for what comes between: validation, or a caller's own work
-        return losses, int(right), seen
+        self.team.average_statistics(self.module)
+        return self.team.mean(torch.stack(losses)), int(self.team.sum(right)), seen
 
-    def gradient(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient of a batch, in the parameters; its outputs and its loss."""
+    def gradient(self, inputs: Tensor, labels: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+        """The gradient of the team's batch, in the parameters; the outputs for this process's share of it, and their weighted loss."""
         self.optimizer.zero_grad()
         with autocast(self.bench.device, self.recipe):
-            outputs = self.module(inputs)
+            outputs = self.trained(inputs)
             value = self.loss(outputs, labels)
+            value = value if weight == 1 else value * weight
         value.backward()  # type: ignore[no-untyped-call]
         return outputs, value
 
@@ -254,12 +268,12 @@ class _Run:
         for parameter, gone in self.gone:
             parameter.masked_fill_(gone, 0.0)
 
-    def checked(self, losses: list[Tensor], end: int) -> float:
+    def checked(self, losses: Tensor, end: int) -> float:
         """The mean of the losses.
 
         Raises: OutcomeError: one is not finite; it says at which step.
         """
-        values = torch.stack(losses).double().cpu()
+        values = losses.double().cpu()
         wrong = (~values.isfinite()).nonzero().flatten()
         if len(wrong):
             first = int(wrong[0])
@@ -275,7 +289,8 @@ class _Run:
         progress, choosing = self.progress, self.recipe.select == "best"
         val_accuracy = None
         if self.val is not None and (choosing or self.recipe.epochs or end == self.total):
-            val_accuracy = accuracy(*logits_of(self.module, self.val, device=self.bench.device))
+            logits, labels = logits_of(self.module, Share(self.val, self.team), device=self.bench.device)
+            val_accuracy = int(self.team.sum(hits(logits, labels).sum())) / len(self.val)
             if choosing and val_accuracy >= progress.best_accuracy:
                 progress.best_accuracy = val_accuracy
                 progress.best = {name: tensor.clone() for name, tensor in self.module.state_dict().items()} if end < self.total else None

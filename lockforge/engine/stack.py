@@ -28,6 +28,7 @@ from lockforge.engine.evaluate import accuracy, logits_of
 from lockforge.engine.feed import Feed, TensorFeed
 from lockforge.engine.fit import Bench, Fitted, autocast, divergence, fit, line_ends, train_mode
 from lockforge.engine.fold import Apart, UnfoldableError, fold, structure_of, unfold, why_not
+from lockforge.engine.memory import SHARE, Need, counting, free_bytes
 from lockforge.engine.resume import Stream
 from lockforge.engine.schedule import learning_rate
 from lockforge.errors import DataError, OutcomeError
@@ -35,7 +36,6 @@ from lockforge.recipe import FitRecipe
 from lockforge.records import Epoch
 
 MOST_CPU = 2**18  # numbers in the largest activation of a stack: 1 MB, about a core's cache; beyond it a stack is no faster
-MOST_GPU = 2**26  # the same where memory is the bound; chosen for 16 GB, not measured
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8  # of torch.optim.Adam
 _SECONDS_A_REPORT = 0.5
 _PLAIN_BENCH = Bench()
@@ -75,12 +75,14 @@ def fit_stack(members: Sequence[Member], *, bench: Bench = _PLAIN_BENCH) -> tupl
     return tuple(outcomes[index] for index in range(len(members)))
 
 
-def groups_of(members: Sequence[Member], *, device: str = "cpu") -> tuple[tuple[int, ...], ...]:
+def groups_of(members: Sequence[Member], *, device: str = "cpu", memory: int | None = None) -> tuple[tuple[int, ...], ...]:
     """Which members go together, by index: of one structure, input shape, examples a step, optimiser, smoothing and precision.
 
     Everything else may differ. Two of each kind are run for a look: where the folded network does not answer as they do by themselves,
-    or does what `engine.fold` does not know, its members stay alone. Groups are of nearly equal size and hold as many members as keep the
-    largest activation within `MOST_CPU` or `MOST_GPU` numbers.
+    or does what `engine.fold` does not know, its members stay alone. Groups are of nearly equal size. On the CPU they hold as many members
+    as keep the largest activation within `MOST_CPU` numbers; on a GPU as many as fit into its free memory by `engine.memory`.
+
+    Args: memory: free bytes of a GPU; None asks it.
     """
     kinds: dict[object, list[int]] = {}
     for index, member in enumerate(members):
@@ -91,29 +93,33 @@ def groups_of(members: Sequence[Member], *, device: str = "cpu") -> tuple[tuple[
         kinds.setdefault((structure_of(member.module), *kind), []).append(index)
     groups: list[tuple[int, ...]] = []
     for found in kinds.values():
-        most = 1 if len(found) == 1 else _most(members[found[0]], members[found[1]], device)
+        most = 1 if len(found) == 1 else _most(members[found[0]], members[found[1]], device, memory)
         size = ceil(len(found) / ceil(len(found) / most))
         groups += [tuple(found[start : start + size]) for start in range(0, len(found), size)]
     return tuple(groups)
 
 
-def _most(one: Member, other: Member, device: str) -> int:
+def _most(one: Member, other: Member, device: str, memory: int | None) -> int:
     """How many members like these two a stack may hold; 1 if they cannot be folded."""
     if why_not(one.module) or why_not(other.module):
         return 1
     size = min(len(one.train), one.recipe.batch_size)
     try:
-        largest = _look([one, other])
+        need, largest = _look([one, other])
     except UnfoldableError:
         return 1
-    return max(1, (MOST_GPU if device.startswith("cuda") else MOST_CPU) // (largest * size))
+    if not device.startswith("cuda"):
+        return max(1, MOST_CPU // (largest * size))
+    more = any(member.mask for member in (one, other)) + any(member.recipe.select == "best" for member in (one, other))
+    free = free_bytes(device) if memory is None else memory
+    return max(1, int(SHARE * free) // need.bytes(size, more=more))
 
 
 @torch.no_grad()
-def _look(pair: Sequence[Member]) -> int:
+def _look(pair: Sequence[Member]) -> tuple[Need, int]:
     """Run two members folded and by themselves, in eval mode; nothing of them changes.
 
-    Returns: the numbers of the largest activation of one member and one example.
+    Returns: what one member needs, and the numbers of its largest activation, for one example.
     Raises: UnfoldableError: the answers differ, or cannot be had.
     """
     count = min(2, *(len(member.train) for member in pair))
@@ -126,16 +132,24 @@ def _look(pair: Sequence[Member]) -> int:
     folded = fold([member.module for member in pair]).eval()
     joined = _channels_together(torch.cat(inputs, 1))
     try:
-        with Apart(2) as apart:
+        with counting(folded) as kept, Apart(2) as apart:
             together = folded(joined)
-        answers = together.view(count, 2, -1).unbind(1)
+        answers = together.detach().view(count, 2, -1).unbind(1)
     except RuntimeError as error:
         raise UnfoldableError(str(error)) from error
     if not all(
         a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True) for a, b in zip(alone, answers, strict=True)
     ):
         raise UnfoldableError("the folded network answers otherwise")
-    return int(apart.largest / count / 2)
+    tensors = [*pair[0].module.parameters(), *pair[0].module.buffers()]
+    largest = int(apart.largest / count / 2)
+    need = Need(
+        kept=ceil(kept.bytes / count / 2),
+        largest=largest * joined.element_size(),
+        weights=sum(tensor.nbytes for tensor in tensors),
+        moments=2 if pair[0].recipe.optimizer == "adam" else 1,
+    )
+    return need, largest
 
 
 def _channels_together(inputs: Tensor) -> Tensor:

@@ -75,6 +75,11 @@ def as_strangers_see(network: Classifier, *, own: bool) -> Iterator[None]:
             module.num_batches_tracked = tracked
 
 
+def _of(values: Float[Tensor, " k"], one: Int64[Tensor, " 1"] | None) -> Float[Tensor, ""]:
+    """One of the values, or their mean."""
+    return values.mean() if one is None else values.index_select(0, one).squeeze(0)
+
+
 def _copied(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.clone()
 
@@ -116,17 +121,22 @@ class Objective:
         own = bool(torch.rand((), generator=self.generator) < 0.5)
         found = [self._one_away(stranger, own=own) for stranger in self.strangers]
         values = torch.stack([value for value, _ in found])
-        worst = int(values.argmax()) if self.recipe.over == "worst" else None
+        worst = values.argmax().view(1) if self.recipe.over == "worst" else None  # stays on the device
         for name in TERMS[1:4]:
-            parts = [terms[name] for at, (_, terms) in enumerate(found) if worst is None or at == worst]
-            self._noted(name, torch.stack(parts).mean())
-        return values.mean() if worst is None else values[worst]
+            self._noted(name, _of(torch.stack([terms[name] for _, terms in found]), worst))
+        return _of(values, worst)
 
     def _one_away(self, stranger: Stranger, *, own: bool) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        recipe = self.recipe
         images, labels = stranger.next()
         with as_strangers_see(self.network, own=own):
             features = self.network.features(images)
+        with torch.autocast(features.device.type, enabled=False):  # means and distances of features would drown in bfloat16's rounding
+            return self._terms(stranger, features.float() if features.dtype == torch.bfloat16 else features, labels, own=own)
+
+    def _terms(
+        self, stranger: Stranger, features: Float[Tensor, "n d"], labels: Int64[Tensor, " n"], *, own: bool
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        recipe = self.recipe
         head = stranger.head or self.network.head
         logits = functional.linear(features, head.weight, head.bias)  # not called: what is called is the source's, see `watching`
         driven = bounded_ce(logits, labels, recipe.bound)
@@ -137,7 +147,7 @@ class Objective:
         return recipe.fisher * fisher_ratio(between, within) - recipe.alpha * driven, terms
 
     def _distance(self, features: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
-        return squared_mmd(unit_features(self._of_source), unit_features(features))
+        return squared_mmd(unit_features(self._of_source.to(features.dtype)), unit_features(features))
 
     def _noted(self, name: str, value: Tensor) -> Tensor:
         self.sums[name] = self.sums.get(name, torch.zeros((), device=value.device)) + value.detach()

@@ -56,9 +56,10 @@ def score_cells(images: ImageSet, network: NetworkRecipe, cells: tuple[Cell, ...
 
     Args: network: the skeleton. batch: pictures. side: larger pictures are first averaged down to so many pixels.
     """
-    pool = load_pool(images, "train", work.files)
+    pool = load_pool(images, "train", work.files, device=work.device)
     rows = torch.randperm(len(pool), generator=torch_generator(work.seed, "score", "rows", images.digest))[:batch]
-    pictures, labels = pool.pixels(rows), pool.labels[rows]
+    some = pool.take(rows)
+    pictures, labels = some.pixels(), some.labels
     if max(images.shape[1:]) > side:
         pictures = functional.interpolate(pictures, size=(side, side), mode="area")
     table = np.full((len(cells), len(PROXIES)), np.nan)
@@ -72,7 +73,7 @@ def score_cells(images: ImageSet, network: NetworkRecipe, cells: tuple[Cell, ...
             shape=(images.shape[0], pictures.shape[2], pictures.shape[3]),
         )
         net = build(architecture, torch_generator(work.seed, "score", "weights", images.digest))
-        scores = score_network(net, pictures, labels)
+        scores = score_network(net.to(work.device), pictures, labels)
         table[at] = [np.nan if scores[name] is None else scores[name] for name in PROXIES]
         work.report(at + 1, len(cells), "scoring cells")
     missing = {name: int(count) for name, count in zip(PROXIES, np.isnan(table).sum(0), strict=True) if count}

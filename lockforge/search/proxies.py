@@ -21,7 +21,7 @@ never a number.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -204,23 +204,29 @@ def _by_difference(
     gradient of a weight is needed. Rectifiers are held as they were: H knows no kinks. t |g| = 3e-6 |W|.
     """
     moved = {w: g for w, g in gradients.items() if g is not None}
-    square = math.fsum(_dot(g, g) for g in moved.values())
+    square = _summed(_dot(g, g) for g in moved.values())
     if not 0 < square < math.inf:
         return None
-    step = _STEP * math.sqrt(math.fsum(_dot(w.detach(), w.detach()) for w in moved) / square)
+    step = _STEP * math.sqrt(_summed(_dot(w.detach(), w.detach()) for w in moved) / square)
     there = {name: w.detach() + step * moved[w] for name, w in network.named_parameters(remove_duplicate=False) if w in moved}
     with _watching(network, seen) as again:
         loss = functional.cross_entropy(torch.func.functional_call(network, there, (x,)), labels)
     slopes = torch.autograd.grad(loss, [output for _, output in again.layers], allow_unused=True)
-    after = math.fsum(_pull(layer, output, slope) for (layer, output), slope in zip(again.layers, slopes, strict=True) if slope is not None)
-    return (after - math.fsum(_dot(w.detach(), g) for w, g in moved.items())) / step - square
+    after = _summed(_pull(layer, output, slope) for (layer, output), slope in zip(again.layers, slopes, strict=True) if slope is not None)
+    return (after - _summed(_dot(w.detach(), g) for w, g in moved.items())) / step - square
 
 
-def _dot(a: Tensor, b: Tensor) -> float:
-    return float((a * b).sum(dtype=torch.float64))
+def _summed(parts: Iterable[Tensor]) -> float:
+    """Of numbers that are read from the device together."""
+    there = list(parts)
+    return math.fsum(torch.stack(there).tolist()) if there else 0.0
 
 
-def _pull(layer: Layer, output: Float[Tensor, "n o ..."], slope: Float[Tensor, "n o ..."]) -> float:
+def _dot(a: Tensor, b: Tensor) -> Float[Tensor, ""]:
+    return (a * b).sum(dtype=torch.float64)
+
+
+def _pull(layer: Layer, output: Float[Tensor, "n o ..."], slope: Float[Tensor, "n o ..."]) -> Float[Tensor, ""]:
     """W . dL/dW of one layer, from its output without its bias."""
     total = _dot(output.detach(), slope)
     if layer.bias is None:
@@ -229,8 +235,9 @@ def _pull(layer: Layer, output: Float[Tensor, "n o ..."], slope: Float[Tensor, "
 
 
 def _total(parts: Any) -> float | None:
-    """The sum over layers; None when there is no layer with a gradient."""
-    numbers = [float(part) for part in parts if part is not None]
+    """The sum over layers; None when there is no layer with a gradient. They are read from the device once, not one by one."""
+    there = [part for part in parts if part is not None]
+    numbers: list[float] = torch.stack(there).tolist() if there else []
     return math.fsum(numbers) if numbers and all(map(math.isfinite, numbers)) else None
 
 

@@ -1,18 +1,21 @@
 """Train one architecture on the source, and measure it once on what it has not seen."""
 
+from pathlib import Path
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lockforge.data.batches import load_pool
 from lockforge.engine.evaluate import accuracy, confusion, logits_of
-from lockforge.engine.fit import Bench, fit
+from lockforge.engine.fit import Bench
 from lockforge.engine.heads import fit_head
+from lockforge.engine.parallel import Training, fit_together
 from lockforge.errors import DataError
 from lockforge.randomness import torch_generator
-from lockforge.recipe import FitRecipe
-from lockforge.records import HEADLESS, AnyArchitecture, Checkpoint, FileRef, ImageSet, NamedArchitecture, is_black_box
-from lockforge.runs import Work, stage
+from lockforge.recipe import FitRecipe, TrainRecipe
+from lockforge.records import HEADLESS, AnyArchitecture, Checkpoint, FileRef, ImageSet, NamedArchitecture, Record, is_black_box
+from lockforge.runs import Files, Work, stage
 from lockforge.spaces.classifier import Classifier
 from lockforge.spaces.networks import build, load, state
 from lockforge.spaces.opaque import OpaqueNetwork, read_opaque
@@ -28,21 +31,25 @@ def train_cell(architecture: AnyArchitecture, source: ImageSet, recipe: FitRecip
     Weights are drawn, shuffled and augmented from generators of their own, so two architectures with one seed see the same pictures in the
     same order. The validation split chooses the state that is kept (`recipe.select`); the test split is looked at once, at the end.
 
+    Args: recipe: a `TrainRecipe` may ask for several processes (`engine.parallel`).
     Raises: DataError: the architecture is for other pictures or classes, or a split is empty. OutcomeError: training diverged.
+    ResourceError: one of several processes died, or there are not as many devices.
     """
     _fitting(architecture, source)
-    train, val, test = (load_pool(source, split, work.files, device=work.device) for split in ("train", "val", "test"))
-    network = build(architecture, torch_generator(work.seed, "train", "weights"))
-
     bench = Bench(device=work.device, folder=work.folder, report=work.report)
-    fitted = fit(network, train, recipe, generator=torch_generator(work.seed, "train", "batches"), val=val, bench=bench)
+    if isinstance(recipe, TrainRecipe) and recipe.processes > 1:
+        job = _Job(architecture=architecture, source=source, recipe=recipe, files=str(work.files.root), seed=work.seed)
+        fitted = fit_together(_training_of, job.to_json(), recipe.processes, bench)
+    else:
+        fitted = _training(architecture, source, recipe, work.seed, work.files, work.device).go(bench)
 
-    logits, labels = logits_of(network, test, device=work.device)
+    test = load_pool(source, "test", work.files, device=work.device)
+    logits, labels = logits_of(fitted.module, test, device=work.device)
     for line in fitted.history:
         work.log(**line.model_dump(mode="json"))
     return Checkpoint(
         architecture=architecture,
-        weights=work.files.put_tensors(state(network)),
+        weights=work.files.put_tensors(state(fitted.module)),
         trained_on=source.digest,
         made_by="train_cell/1",
         val_accuracy=fitted.val_accuracy,
@@ -51,6 +58,29 @@ def train_cell(architecture: AnyArchitecture, source: ImageSet, recipe: FitRecip
         confusion=confusion(logits, labels, len(source.classes)),
         history=fitted.history,
     )
+
+
+def _training(architecture: AnyArchitecture, source: ImageSet, recipe: FitRecipe, seed: int, files: Files, device: str) -> Training:
+    """The network before its first step, its pictures and its generators."""
+    train, val = (load_pool(source, split, files, device=device) for split in ("train", "val"))
+    network = build(architecture, torch_generator(seed, "train", "weights"))
+    return Training(network, train, recipe, torch_generator(seed, "train", "batches"), val)
+
+
+class _Job(Record):
+    """The same as text, for other processes; `files` is the folder of stored bytes."""
+
+    architecture: AnyArchitecture
+    source: ImageSet
+    recipe: TrainRecipe
+    files: str
+    seed: int
+
+
+def _training_of(job: str, device: str) -> Training:
+    """The training that a job speaks of."""
+    given = _Job.from_json(job)
+    return _training(given.architecture, given.source, given.recipe, given.seed, Files(Path(given.files)), device)
 
 
 def _fitting(architecture: AnyArchitecture, source: ImageSet) -> None:

@@ -25,14 +25,14 @@ from lockforge.audit.stage import attack_item, plan_items, set_scene
 from lockforge.data.batches import Pool, load_pool
 from lockforge.data.roles import read_set
 from lockforge.engine.evaluate import accuracy, logits_of
-from lockforge.engine.fit import fit
+from lockforge.engine.fit import Bench, fit
 from lockforge.evidence.curves import area, measure
 from lockforge.randomness import torch_generator
 from lockforge.recipe import AuditRecipe, DataRecipe, FitRecipe
 from lockforge.records import Architecture, AttackPoint, Cell, Checkpoint, ImageSet, Subjects
 from lockforge.runs import Files, Work
 from lockforge.spaces.networks import CellNetwork, build, state
-from tests.benchmarks.line import write_line
+from tests.benchmarks.line import add_device, idle, write_line
 from tests.benchmarks.loop import SHARED
 
 CELL = Cell.parse("|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|skip_connect~0|nor_conv_3x3~1|avg_pool_3x3~2|")
@@ -53,13 +53,13 @@ def main() -> None:
     parser.add_argument("--starts", nargs="+", help="only these; nothing is said to be removed then")
     parser.add_argument("--no-check", action="store_true", help="leave out the attacks with a larger budget")
     parser.add_argument("--note", help="what else to know of this run, such as a machine that had other work")
+    add_device(parser)
     given = parser.parse_args()
-    given.device = "cpu"
     torch.set_num_threads(given.threads)
     if not SHARED.is_file():
         sys.exit(f"{SHARED.parent} is not there: set LOCKFORGE_DATA to a folder with images/mnist.npz and images/chars74k_font_digits.npz")
     with tempfile.TemporaryDirectory() as folder:
-        work = Work(files=Files(Path(folder) / "files"), folder=Path(folder), seed=0)
+        work = Work(files=Files(Path(folder) / "files"), folder=Path(folder), seed=0, device=given.device)
         run(given, work)
 
 
@@ -80,14 +80,14 @@ def run(given: argparse.Namespace, work: Work) -> None:
     for item, places in plan_items(scene.starts.values(), scene.terms.facts, scene.grid, recipe).items():
         if (given.starts and item.start not in given.starts) or (given.no_check and item.budget > 1):
             continue
+        idle(work.device)
         started = time.perf_counter()
-        points += attack_item(
-            scene, item.start, item.attacker, item.seed, item.budget, tuple(point.samples for point in places), work=work
-        ).points
-        (checks if item.budget > 1 else seconds)[item.attacker] += time.perf_counter() - started
-        print(
-            f"{item.start:18s} {item.attacker:18s} seed {item.seed} budget {item.budget} {time.perf_counter() - started:6.1f} s", flush=True
-        )
+        samples = tuple(point.samples for point in places)
+        points += attack_item(scene, item.start, item.attacker, item.seed, item.budget, samples, work=work).points
+        idle(work.device)
+        took = time.perf_counter() - started
+        (checks if item.budget > 1 else seconds)[item.attacker] += took
+        print(f"{item.start:18s} {item.attacker:18s} seed {item.seed} budget {item.budget} {took:6.1f} s", flush=True)
     reached = means(points)
     for attacker in sorted(seconds, key=lambda name: -reached["release"].get(name, 0.0)):
         row = "  ".join(f"{start} {found[attacker]:.3f}" for start, found in reached.items() if attacker in found)
@@ -117,9 +117,10 @@ def trained(source: ImageSet, work: Work) -> CellNetwork:
     """The reference: 600 steps on the source."""
     architecture = Architecture(space="nasbench201", cell=CELL, stem_channels=4, cells_per_stage=1, classes=10, shape=(1, 16, 16))
     network = build(architecture, torch_generator(0, "benchmark", "audit", "weights"))
-    pools = [load_pool(source, split, work.files) for split in ("train", "val")]
+    pools = [load_pool(source, split, work.files, device=work.device) for split in ("train", "val")]
     recipe = FitRecipe(steps=600, batch_size=64, optimizer="adam", learning_rate=0.01, select="last")
-    fit(network, pools[0], recipe, generator=torch_generator(0, "benchmark", "audit", "batches"), val=pools[1])
+    draws = torch_generator(0, "benchmark", "audit", "batches")
+    fit(network, pools[0], recipe, generator=draws, val=pools[1], bench=Bench(work.device))
     return network
 
 
@@ -127,8 +128,9 @@ def locked(reference: CellNetwork, source: ImageSet, target: ImageSet, lock: str
     """A copy of the reference behind a stand-in for a lock; `none` is the reference's own weights after as many steps more."""
     network = build(reference.architecture, torch_generator(0, "benchmark", "audit", "copy"))
     network.load_state_dict(reference.state_dict())
+    network.to(work.device)
     masks = _largest(network) if lock != "none" else {}
-    ours, theirs = (load_pool(images, "train", work.files) for images in (source, target))
+    ours, theirs = (load_pool(images, "train", work.files, device=work.device) for images in (source, target))
     theirs = Pool(theirs.images, theirs.labels, ours.mean, ours.std, theirs.classes)
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     network.train()
@@ -167,7 +169,7 @@ def _largest(network: nn.Module) -> dict[str, torch.Tensor]:
 
 def checkpoint(network: CellNetwork, source: ImageSet, work: Work) -> Checkpoint:
     """The network as an audit takes it."""
-    logits, labels = logits_of(network, load_pool(source, "test", work.files))
+    logits, labels = logits_of(network, load_pool(source, "test", work.files), device=work.device)
     right = accuracy(logits, labels)
     return Checkpoint(
         architecture=network.architecture, weights=work.files.put_tensors(state(network)), trained_on=source.digest, made_by="a benchmark",

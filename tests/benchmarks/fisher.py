@@ -23,7 +23,7 @@ def loop(network: nn.Module, head: nn.Linear, images: Tensor) -> Tensor:
     weights = [part.weight for part in network.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
     for weight in weights:
         weight.requires_grad_(requires_grad=True)
-    total = [torch.zeros(len(weight), dtype=torch.float64) for weight in weights]
+    total = [torch.zeros(len(weight), dtype=torch.float64, device=weight.device) for weight in weights]
     for image in images:
         logits = head(network.pooled(image[None]))  # type: ignore[operator]
         with torch.no_grad():
@@ -41,13 +41,14 @@ def loop(network: nn.Module, head: nn.Linear, images: Tensor) -> Tensor:
 def main() -> None:
     """Compare, time, print the line."""
     given = arguments(__doc__, repeats=5)
-    probe = load_probe(EmbedRecipe(), None, Files(FOLDER))
+    probe = load_probe(EmbedRecipe(), None, Files(FOLDER), given.device)
     generator = torch_generator(0, "benchmark", "fisher")
-    pictures = torch.randint(256, (PICTURES, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    pictures = torch.randint(256, (PICTURES, 3, 32, 32), generator=generator, dtype=torch.uint8).to(given.device)
     seen = probe.see(pictures)
     head = nn.Linear(probe.network.pooled(seen[:1]).shape[1], CLASSES).requires_grad_(requires_grad=False)  # type: ignore[operator]
     nn.init.normal_(head.weight, std=0.1, generator=generator)
     nn.init.zeros_(head.bias)
+    head.to(given.device)
 
     def engine() -> Tensor:
         return diagonal_fisher(probe.network, head, torch.split(seen, BATCH), generator=generator)

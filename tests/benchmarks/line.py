@@ -26,14 +26,18 @@ def arguments(about: str | None, *, repeats: int, ways: Sequence[str] = ()) -> a
     parser.add_argument("--save", action="store_true", help="append the line to docs/benchmarks/NAME.jsonl")
     parser.add_argument("--repeats", type=int, default=repeats, help="how often each way runs; the median counts")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch")
-    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda")
+    add_device(parser)
     parser.add_argument("--note", help="what else to know of this run, such as a machine that had other work")
     if ways:
         parser.add_argument("--without", nargs="+", choices=ways, default=[], help="ways that are not timed; the line names them")
     given = parser.parse_args()
     set_threads(given.threads)
-    given.device = choose_device(given.device)
     return given
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """The option `--device`, checked; for benchmarks with options of their own too. Its clock is read when the device is `idle`."""
+    parser.add_argument("--device", default="cpu", type=choose_device, help="auto, cpu or cuda")
 
 
 def by_turns(ways: Mapping[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
@@ -41,15 +45,16 @@ def by_turns(ways: Mapping[str, Callable[[], object]], repeats: int, device: str
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
-            _wait(device)
+            idle(device)
             started = time.perf_counter()
             way()
-            _wait(device)
+            idle(device)
             seconds[name].append(time.perf_counter() - started)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
-def _wait(device: str) -> None:
+def idle(device: str) -> None:
+    """Wait until the device has done what it was told: a clock is read before and after that, not while it works."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 

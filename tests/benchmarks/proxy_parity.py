@@ -31,7 +31,7 @@ from lockforge.search.proxies import PROXIES, score_network
 from lockforge.spaces import nasbench201
 from lockforge.spaces.isomorphism import network_key
 from lockforge.spaces.networks import build
-from tests.benchmarks.line import FOLDER
+from tests.benchmarks.line import FOLDER, add_device
 from tests.conftest import SHARED
 
 WANTED = {
@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--ours", action="store_true", help="networks as we draw them")
     parser.add_argument("--difference", action="store_true", help="grasp also by a difference")
     parser.add_argument("--save", action="store_true")
+    add_device(parser)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     published = table()
@@ -103,6 +104,8 @@ def main() -> None:
     images = torch.from_numpy(raw).permute(0, 3, 1, 2).float().div(255)
     images = (images - torch.tensor([0.4914, 0.4822, 0.4465]).view(1, 3, 1, 1)) / torch.tensor([0.247, 0.2435, 0.2616]).view(1, 3, 1, 1)
 
+    images, labels = images.to(given.device), labels.to(given.device)
+
     ours: dict[str, list[float]] = defaultdict(list)
     differences: list[float] = []
     started = time.perf_counter()
@@ -110,6 +113,7 @@ def main() -> None:
         network = build(nasbench201.published(10, (3, 32, 32), Cell.parse(text)), torch_generator(0, "proxy parity", text))
         if not given.ours:
             as_torch_draws(network, torch_generator(0, "proxy parity", "torch", text))
+        network.to(given.device)
         scores = score_network(network, images, labels) | score_data_free(network, (3, 32, 32), torch_generator(0, "zen", text))
         for name in (*PROXIES, *DATA_FREE):
             ours[name].append(number(scores[name]))
@@ -129,7 +133,13 @@ def main() -> None:
             "cells": len(pairs),
         }
         print(f"{name:<10} {found:7.4f}  wanted {least:5.3f}  table with itself {figures[name]['ceiling']:7.4f}  {len(pairs)} cells")
-    line = {"bench": "proxy_parity", "date": datetime.now(UTC).date().isoformat(), "cells": given.cells, "batch": BATCH}
+    line = {
+        "bench": "proxy_parity",
+        "date": datetime.now(UTC).date().isoformat(),
+        "device": given.device,
+        "cells": given.cells,
+        "batch": BATCH,
+    }
     line |= {"initialisation": "ours" if given.ours else "torch", "proxies": figures}
     if given.difference:
         others = {"exact": ours["grasp"], "table": [published[text]["grasp"] for text in chosen]}

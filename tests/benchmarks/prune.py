@@ -26,7 +26,7 @@ from lockforge.recipe import AuditRecipe, DataRecipe, FitRecipe, PruneRecipe
 from lockforge.records import ImageSet, NamedArchitecture, Splits, Subjects, TransferAudit
 from lockforge.runs import Files, Runs
 from lockforge.train.stage import train_cell
-from tests.benchmarks.line import write_line
+from tests.benchmarks.line import add_device, idle, write_line
 from tests.benchmarks.loop import SHARED
 
 PAIRS = ("mnist:usps", "usps:mnist", "mnist:mnistm")
@@ -50,8 +50,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1, help="kept in the line")
     parser.add_argument("--runs", type=Path, help="keep finished stages here, and go on from there")
     parser.add_argument("--note", help="what else to know of this run")
+    add_device(parser)
     given = parser.parse_args()
-    given.device = "cpu"
     SUITES["envelope"] = ENVELOPE
     set_threads(given.threads)
     if not SHARED.is_file():
@@ -65,7 +65,7 @@ def main() -> None:
 
 def one_network(given: argparse.Namespace, seed: int, folder: Path) -> dict[str, object]:
     """One network's figures; `refused` where the source guard would release nothing."""
-    do = Runs(folder, seed=seed)
+    do = Runs(folder, seed=seed, device=given.device)
     first, second = given.pair.split(":")
     data = DataRecipe(size=16, channels=3 if second == "mnistm" else 1)
     source, whole = (read_set(str(SHARED.with_name(f"{name}.npz")), data, do.files) for name in (first, second))
@@ -74,11 +74,13 @@ def one_network(given: argparse.Namespace, seed: int, folder: Path) -> dict[str,
     reference = do(train_cell, architecture, source, TRAIN)
     recipe = PruneRecipe(method="ntp", sparsity=given.sparsity)
     recipe = recipe.model_copy(update={"recovery": recipe.recovery.model_copy(update={"steps": given.recovery})})
+    idle(given.device)
     started = time.perf_counter()
     try:
         lock = lock_weights(reference, reference, source, () if given.generated else (auxiliary,), recipe, do)
     except OutcomeError as error:
         return {"refused": error.message}
+    idle(given.device)
     figures: dict[str, object] = {
         "seconds_locks": time.perf_counter() - started,
         "source_accuracy": {"reference": reference.test_accuracy, "release": lock.release.test_accuracy}

@@ -24,14 +24,14 @@ from torch.nn import functional
 from lockforge.data.batches import Batch, Pool, few, load_pool
 from lockforge.data.roles import read_set
 from lockforge.engine.evaluate import accuracy, logits_of, reestimate_batch_norm
-from lockforge.engine.fit import fit
+from lockforge.engine.fit import Bench, fit
 from lockforge.prune.restyle import KINDS, SETS, Kind, restyled
 from lockforge.randomness import torch_generator
 from lockforge.recipe import DataRecipe, FitRecipe
 from lockforge.records import Architecture, Cell
 from lockforge.runs import Files
 from lockforge.spaces.networks import CellNetwork, build
-from tests.benchmarks.line import write_line
+from tests.benchmarks.line import add_device, write_line
 from tests.benchmarks.loop import SHARED
 
 CELL = Cell.parse("|nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_3x3~2|")
@@ -55,13 +55,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--note", help="what else to know of this run, such as a machine that had other work")
+    add_device(parser)
     given = parser.parse_args()
-    given.device, given.repeats = "cpu", 1
+    given.repeats = 1
     torch.set_num_threads(given.threads)
     if not SHARED.is_file():
         sys.exit(f"{SHARED.parent} is not there: set LOCKFORGE_DATA to a folder with images/mnist.npz, usps.npz and mnistm.npz")
     with tempfile.TemporaryDirectory() as folder:
         pools = read_pools(given.source, {*given.thieves, *({*REAL} & {*given.stand_ins})}, Files(Path(folder) / "files"))
+    pools = {name: (train.to(given.device), test.to(given.device)) for name, (train, test) in pools.items()}
     source, test = pools[given.source]
     figures: dict[str, object] = {"source": given.source, "alpha": ALPHA, "lambda": LAMBDA, "steps": STEPS, "seeds": given.seeds}
     rows: dict[str, dict[str, list[float]]] = {name: {} for name in given.stand_ins}
@@ -98,7 +100,7 @@ def trained(source: Pool, seed: int) -> CellNetwork:
     """The reference: 300 steps on the source."""
     network = empty(seed, "reference")
     recipe = FitRecipe(steps=300, batch_size=64, optimizer="adam", learning_rate=0.01, select="last")
-    fit(network, source, recipe, generator=torch_generator(seed, "benchmark", "restyle", "batches"))
+    fit(network, source, recipe, generator=torch_generator(seed, "benchmark", "restyle", "batches"), bench=Bench(_place(source)))
     return network
 
 
@@ -107,7 +109,7 @@ def stood_in(name: str, reference: CellNetwork, source: Pool, pools: dict[str, t
     if name == "reference":
         return reference
     if name == "empty":
-        return empty(seed, "empty")
+        return empty(seed, "empty").to(_place(source))
     if name == "source":
         return driven(reference, source, [source], seed, alpha=0.0, weight=0.0)
     if name in pools:
@@ -137,7 +139,7 @@ def driven(
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    reestimate_batch_norm(network, source)
+    reestimate_batch_norm(network, source, device=_place(source))
     return network.eval()
 
 
@@ -160,11 +162,12 @@ def scatter_ratio(features: Float[Tensor, "n d"], labels: Int64[Tensor, " n"]) -
 
 def figures_of(network: CellNetwork, source: Pool, thieves: dict[str, tuple[Pool, Pool]], seed: int) -> dict[str, float]:
     """Source accuracy, and for each thief the scatter of his classes, the linear probe and the fine-tuning."""
-    found = {"source": accuracy(*logits_of(network, source))}
+    device = _place(source)
+    found = {"source": accuracy(*logits_of(network, source, device=device))}
     for name, (train, test) in thieves.items():
         some = train.take(few(train, 10, torch_generator(seed, "benchmark", "restyle", "thief")))
         known = copy.deepcopy(network)
-        reestimate_batch_norm(known, train.take(torch.arange(min(len(train), 2048))))
+        reestimate_batch_norm(known, train.take(torch.arange(min(len(train), 2048))), device=device)
         seen, asked = (_features(known, pool) for pool in (train, test))
         found[f"{name} scatter"] = float(scatter_ratio(seen, train.labels))
         found[f"{name} probe"] = _probe(seen, train.labels, asked, test.labels)
@@ -180,8 +183,10 @@ def _features(network: CellNetwork, pool: Pool) -> Float[Tensor, "n d"]:
 def _probe(seen: Tensor, labels: Tensor, asked: Tensor, truth: Tensor) -> float:
     """Ridge regression onto the classes, penalty 1e-3 of the variance."""
     mean, std = seen.mean(0), seen.std(0) + 1e-4
-    x, z = (torch.cat([(f - mean) / std, torch.ones(len(f), 1)], 1).double() for f in (seen, asked))
-    weights = torch.linalg.solve(x.T @ x + 1e-3 * len(x) * torch.eye(x.shape[1]), x.T @ functional.one_hot(labels, 10).double())
+    x, z = (torch.cat([(f - mean) / std, torch.ones(len(f), 1, device=f.device)], 1).double() for f in (seen, asked))
+    weights = torch.linalg.solve(
+        x.T @ x + 1e-3 * len(x) * torch.eye(x.shape[1], device=x.device), x.T @ functional.one_hot(labels, 10).double()
+    )
     return accuracy(z @ weights, truth)
 
 
@@ -190,10 +195,14 @@ def _tuned(network: CellNetwork, some: Pool, test: Pool, rate: float, seed: int)
     own = copy.deepcopy(network)
     torch.nn.init.zeros_(own.head.weight)
     torch.nn.init.zeros_(own.head.bias)
-    reestimate_batch_norm(own, some)
+    reestimate_batch_norm(own, some, device=_place(some))
     recipe = FitRecipe(steps=40, batch_size=64, optimizer="adam", learning_rate=rate, select="last")
-    fit(own, some, recipe, generator=torch_generator(seed, "benchmark", "restyle", "tuning"))
-    return accuracy(*logits_of(own, test))
+    fit(own, some, recipe, generator=torch_generator(seed, "benchmark", "restyle", "tuning"), bench=Bench(_place(some)))
+    return accuracy(*logits_of(own, test, device=_place(some)))
+
+
+def _place(pool: Pool) -> str:
+    return str(pool.labels.device)
 
 
 def seconds(source: Pool) -> float:

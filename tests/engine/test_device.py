@@ -26,6 +26,21 @@ def test_a_device_that_is_not_there_is_a_resource_error(monkeypatch: pytest.Monk
         choose_device(wanted)
 
 
+def test_float32_is_float32_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch would give convolutions ten bits of it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32  # properties of modules, which monkeypatch cannot undo
+    try:
+        for wanted in ("cuda", "auto"):
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+            choose_device(wanted)
+            assert not torch.backends.cudnn.allow_tf32
+            assert not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
 def test_threads_are_set_and_described() -> None:
     """What was asked for is what torch uses and what provenance says."""
     before = torch.get_num_threads()

@@ -12,6 +12,7 @@ from lockforge.recipe import PruneRecipe
 from lockforge.records import NamedArchitecture
 from lockforge.spaces.classifier import Classifier
 from lockforge.spaces.networks import build, state
+from tests.engine.test_waiting import questions_of
 
 RECIPE = PruneRecipe(method="ntp", alpha=0.5, bound=100.0, fisher=2.0)
 
@@ -121,3 +122,30 @@ def test_the_distance_of_features_drives_too_where_it_is_asked_for(network: Clas
         terms = objective.means()
         values.append((terms["source_loss"] - float(total.detach())) / terms["auxiliary_loss"])
     assert 0 <= values[0] < values[1] < 2
+
+
+def test_the_worst_stranger_is_found_without_asking_the_device(network: Classifier) -> None:
+    """As many numbers are read in a step as where the mean is taken: the CPU's own draw, and what its one-hot looks at."""
+    outputs, labels = torch.zeros(4, 5), torch.arange(4)
+    counts = []
+    for over in ("mean", "worst"):
+        objective = objective_of(network.train(), RECIPE.model_copy(update={"over": over}), pool(5, "a"), pool(4, "b"))
+        counts.append(questions_of(lambda objective=objective: objective(outputs, labels)))
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("away", ["ce", "mmd"])
+def test_half_precision_does_not_reach_means_and_distances(network: Classifier, away: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of features in bfloat16 the terms are the same whether autocast is on, as in a step on a GPU, or off."""
+    images = pool(5, "a").pixels()
+    said, source = (network.features(some).detach().to(torch.bfloat16) for some in (images, pool(5, "source").pixels()))
+    monkeypatch.setattr(network, "features", lambda _images: said)
+    found = []
+    for on in (True, False):
+        objective = objective_of(network, RECIPE.model_copy(update={"away": away}), pool(5, "a"))
+        monkeypatch.setattr(objective.strangers[0], "next", lambda: (images, pool(5, "a").labels))
+        objective._of_source = source
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=on):
+            value, terms = objective._one_away(objective.strangers[0], own=False)
+        found.append([float(one) for one in (value.detach(), *terms.values())])
+    assert found[0] == pytest.approx(found[1], rel=1e-6)

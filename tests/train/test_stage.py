@@ -10,7 +10,7 @@ import torch
 from lockforge.data.batches import load_pool
 from lockforge.engine.evaluate import accuracy, logits_of
 from lockforge.errors import DataError
-from lockforge.recipe import FitRecipe
+from lockforge.recipe import FitRecipe, TrainRecipe
 from lockforge.records import Architecture, Checkpoint, ImageSet, NamedArchitecture, Splits
 from lockforge.runs import Runs, Work
 from lockforge.spaces.networks import load
@@ -76,6 +76,20 @@ def test_an_interrupted_training_gives_the_same_checkpoint(
     told.append(3)
     assert train_cell(architecture, digits, RECIPE, work=work) == whole
     assert told[5:] == [3, 4, 5, 6]
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_cell(do: Runs, digits: ImageSet, architecture: Architecture) -> None:
+    """Started afresh, they leave a checkpoint that says what its weights do; it is another than one process's, and found again."""
+    recipe = TrainRecipe(**RECIPE.model_dump(), processes=2)
+    checkpoint = do(train_cell, architecture, digits, recipe)
+    network = load(architecture, do.files.get_tensors(checkpoint.weights))
+    for split, stated in (("val", checkpoint.val_accuracy), ("test", checkpoint.test_accuracy)):
+        assert accuracy(*logits_of(network, load_pool(digits, split, do.files))) == stated
+    assert checkpoint.test_accuracy > 0.8
+    assert len(checkpoint.history) == 6
+    assert do(train_cell, architecture, digits, recipe) == checkpoint
+    assert do(train_cell, architecture, digits, recipe.model_copy(update={"processes": 1})).weights != checkpoint.weights
 
 
 def _eager(**given: object) -> object:

@@ -134,7 +134,7 @@ def _disguise(form: Form, oracle: Oracle, loot: Loot, setting: Setting, budget: 
     for step, batch in zip(range(budget.steps), stream, strict=False):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, budget.steps, recipe)
-        signs = torch.randint(2, (PAIRS, len(theta)), generator=generator).to(theta) * 2 - 1
+        signs = torch.randint(2, (PAIRS, len(theta)), generator=generator).to(theta, non_blocking=True) * 2 - 1
         theta.grad = spsa(asked_error(form, oracle, batch, loot.train.classes), theta.detach(), signs, REACH)
         optimizer.step()
         budget.report(step + 1, budget.steps, "")
