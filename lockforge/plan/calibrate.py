@@ -212,8 +212,8 @@ class _Calibration:
 
     def fit_recipe(self, steps: int, examples: int) -> FitRecipe:
         """The recipe's way of training, so many steps of such a size."""
-        own = self.recipe.train.model_dump() | {"epochs": None, "steps": steps, "batch_size": examples, "select": "last"}
-        return FitRecipe.model_validate(own)
+        own = self.recipe.train.model_dump(include=set(FitRecipe.model_fields))
+        return FitRecipe.model_validate(own | {"epochs": None, "steps": steps, "batch_size": examples, "select": "last"})
 
     def train(self, architecture: AnyArchitecture, steps: int, examples: int) -> None:
         """One training by `fit`."""
