@@ -2,7 +2,8 @@
 
 The map of the house. Nouns are shared rooms: `data` (pictures and roles), `spaces` (cells and networks), `engine` (the one training loop),
 `evidence` (curves, statistics, manifests, signatures; no torch). Verbs are stages, each a plain function from frozen records to a frozen
-record: `embed`, `search`, `train`, `audit`, `export`. `pipeline` is the only place that knows their order. `verify` checks a release.
+record: `embed`, `search`, `train`, `prune`, `audit`, `export`. `pipeline` is the only place that knows their order, `plan` says it without
+doing it, `executors` are where independent pieces of it are done. `verify` checks a release, `gate` holds it against a policy.
 
 The names below are the public surface; those that need torch are loaded on first use.
 """
@@ -35,8 +36,11 @@ _WHERE = {
     "embed_task": "embed.stage",
     "export_artifact": "export.stage",
     "gate_release": "gate",
+    "make_executor": "executors",
+    "make_plan": "plan.estimate",
     "open_runs": "pipeline",
     "protect": "pipeline",
+    "prune_model": "prune.stage",
     "read_policy": "policy",
     "read_recipe": "recipe",
     "read_roles": "data.roles",
@@ -65,8 +69,11 @@ __all__ = [
     "embed_task",
     "export_artifact",
     "gate_release",
+    "make_executor",
+    "make_plan",
     "open_runs",
     "protect",
+    "prune_model",
     "read_policy",
     "read_recipe",
     "read_roles",

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "plan": BONES | NOUNS | VERBS | {"pipeline", "executors"},  # it says the pipeline's sentence, and asks each verb what it will train
     "cli": BONES | NOUNS | VERBS | {"pipeline", "plan", "verify", "policy", "gate", "benchmark", "executors"},
     "__main__": {"cli"},
-    "__init__": BONES | NOUNS | VERBS | {"pipeline", "verify", "policy", "gate"},
+    "__init__": BONES | NOUNS | VERBS | {"pipeline", "plan", "executors", "verify", "policy", "gate"},
 }
 DOORS = {
     "onnxruntime": 2,
