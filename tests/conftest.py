@@ -46,6 +46,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A Ray cluster of this machine with two workers; the test is skipped where Ray is not installed."""
+    os.environ["RAY_TQDM_PATCH_PRINT"] = "0"  # as `executors.ray` does
     ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield

@@ -28,6 +28,7 @@ class Ray:
     """
 
     def __init__(self, address: str | None = None, *, workers: int | None = None, gpus: float = 0.0, share: str | None = None) -> None:
+        os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # Ray would put a `print` of its own in place of Python's
         try:
             import ray
         except ImportError as error:
