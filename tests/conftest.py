@@ -20,10 +20,20 @@ SHARED = Path(os.environ.get("LOCKFORGE_DATA", Path(__file__).parent.parent.pare
 
 
 def pytest_configure() -> None:
-    """One thread: the tests are small, and the same number of threads gives the same bits."""
+    """One thread, as the tests are small and the same number of threads gives the same bits; hypothesis without chance or clock."""
     import torch
+    from hypothesis import HealthCheck, settings
 
     torch.set_num_threads(1)
+    settings.register_profile("calm", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("calm")  # the same examples each time, and no clock: machines are shared
+    os.environ["RAY_TQDM_PATCH_PRINT"] = "0"  # as `executors.ray` does, before a test imports Ray itself
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: files are handed out whole, and a long one at the end would have the other process wait."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +56,6 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A Ray cluster of this machine with two workers; the test is skipped where Ray is not installed."""
-    os.environ["RAY_TQDM_PATCH_PRINT"] = "0"  # as `executors.ray` does
     ray = pytest.importorskip("ray", reason="the extra `cluster` is not installed")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield

@@ -78,7 +78,7 @@ def test_a_killed_process_leaves_a_run_that_goes_on(run: Run, tmp_path: Path) ->
     In a process of its own: one that has threads must not be forked.
     """
     only = str(Path(__file__).with_name("doomed.py"))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=0", only]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "--timeout=0", only]
     killed = subprocess.run(
         command, env=os.environ | {"LOCKFORGE_TEST_DOOMED_FOLDER": str(tmp_path)}, capture_output=True, text=True, check=False, cwd=ROOT
     )
