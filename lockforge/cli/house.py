@@ -48,6 +48,9 @@ def verify(
     identity_provider: Provider = "",
     trust_config: Services = "",
     parity: Annotated[bool, typer.Option("--parity/--no-parity", help="Compare ONNX and weights on seeded inputs (needs torch).")] = True,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Recompute every figure from the raw points. This is always done.")
+    ] = False,
     rerun: Annotated[int, typer.Option("--rerun", metavar="N", min=0, help="Fit N randomly drawn attack points again.")] = 0,
     source: Annotated[str | None, typer.Option("--source", metavar="PLACE", help="For --rerun: the source's images.")] = None,
     target: Annotated[list[str] | None, typer.Option("--target", metavar="PLACE", help="For --rerun: a target's. Repeatable.")] = None,
@@ -62,6 +65,7 @@ def verify(
     """Check that a release is what was signed and that its figures follow from its raw points; fit some of these again."""
     from lockforge.cli import verifying
 
+    del recompute  # a figure that is only believed is none: there is no way to leave this out
     who = keyless_signer(identity, identity_provider, trust_config)
     verdict, curves = verifying.look(release, key, trusted=certificate_chain, identity=who, parity=parity)
     if rerun:
