@@ -204,9 +204,11 @@ def _watch(members: Sequence[_Member], bench: Bench) -> None:
     Raises: what the first of them to fail has told.
     """
     deadline = float("inf")
-    while any(member.open or member.process.exitcode is None for member in members) and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
         lines = {member.line: member for member in members if member.open}
         ends = [member.process.sentinel for member in members if member.process.exitcode is None]
+        if not lines and not ends:  # asked of these very lists: a process that ends in between would leave nothing to wait for
+            break
         for ready in wait([*lines, *ends], timeout=None if deadline == float("inf") else 0.1):
             if isinstance(ready, Connection):
                 lines[ready].listen(bench)

@@ -87,7 +87,7 @@ class _Round:
         worker: "_Worker | None" = None
         while (place := self.waiting.get()) is not None and not self.over.is_set():
             try:
-                worker = worker or (self.idle.pop() if self.idle else _start())
+                worker = worker or self._idle() or _start()
             except OSError as error:
                 self.outcomes.put((place, ResourceError(f"a worker process cannot be started: {error}", hint="give fewer --workers")))
                 return
@@ -101,6 +101,11 @@ class _Round:
             worker = None
         if worker is not None:
             self.idle.append(worker)
+
+    def _idle(self) -> "_Worker | None":
+        with contextlib.suppress(IndexError):  # not asked first whether there is one: another minder may take it in between
+            return self.idle.pop()
+        return None
 
     def died(self, place: int, code: int) -> None:
         """A worker is gone, and with it the piece it was at."""

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from lockforge.recipe import FitRecipe, TrainRecipe
 from tests.engine.together import lead, make
 
 SERVER = multiprocessing.get_context("forkserver")
+PLACE = parallel._Place(rank=0, size=1, device="cpu", threads=1, folder="", meeting="", save_every=0)
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +145,29 @@ def running(pid: int) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+@pytest.mark.timeout(20)
+def test_a_process_that_ends_between_two_looks_is_not_waited_for_for_ever() -> None:
+    """It has closed its line, and is found alive at the first look and ended at the second."""
+    mine, theirs = multiprocessing.Pipe(duplex=False)
+    theirs.close()
+    process = Ending(iter([None]), mine.fileno())
+    parallel._watch([parallel._Member(PLACE, process, mine, open=False)], Bench())  # type: ignore[arg-type]
+    assert process.exitcode == 0
+
+
+@dataclass
+class Ending:
+    """A process that has just ended; who looks early is told that it has not."""
+
+    looks: Iterator[None]
+    sentinel: int
+
+    @property
+    def exitcode(self) -> int | None:
+        """As at this look."""
+        return next(self.looks, 0)
 
 
 def test_one_who_stops_waiting_leaves_no_process(tmp_path: Path) -> None:
