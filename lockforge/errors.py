@@ -55,6 +55,19 @@ class ResourceError(LockForgeError):
     exit_code = 4
 
 
+def memory_ran_out(error: BaseException) -> ResourceError | None:
+    """What to say of an error that means that memory ran out; None of another one. torch raises a RuntimeError, on the CPU as on a GPU.
+
+    >>> memory_ran_out(RuntimeError("no")) is None, memory_ran_out(MemoryError()).message
+    (True, 'memory ran out')
+    """
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in ("can't allocate memory", "out of memory"))
+    if not said and not isinstance(error, MemoryError):
+        return None
+    hint = "give smaller pictures (data.size), a smaller batch, fewer images (data.limit_per_class) or fewer --workers"
+    return ResourceError("memory ran out", hint=hint)
+
+
 class IntegrityError(LockForgeError):
     """Something is not what was stored or signed."""
 

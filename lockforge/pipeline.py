@@ -24,6 +24,7 @@ from lockforge.executors import make_executor
 from lockforge.export.models import Model, Place, place_of, public_places, read_given
 from lockforge.export.stage import export_artifact
 from lockforge.export.weights import read_model
+from lockforge.files import Files
 from lockforge.pieces import Executor
 from lockforge.prune.stage import prune_model
 from lockforge.randomness import numpy_generator
@@ -48,7 +49,7 @@ from lockforge.records import (
     TransferAudit,
     WeightLock,
 )
-from lockforge.runs import Files, Reporter, Runs
+from lockforge.runs import Reporter, Runs
 from lockforge.search.fit_predictor import TRAINING, FittedPredictor, fit_predictor, score_cells
 from lockforge.search.meta_bench import LEAST_CELLS, GatheredBench, gather_bench, measure_cells
 from lockforge.search.predictor import Form
@@ -395,7 +396,7 @@ def provenance(do: Runs) -> Provenance:
     return Provenance(
         versions={name: text for name, text in described.items() if name not in hardware},
         hardware={**hardware, "device": do.device},
-        seconds=dict(do.seconds),
+        seconds=do.seconds,
         commit=_commit(),
         started=do.started,
     )

@@ -11,29 +11,33 @@ The key of a question is the SHA-256 of the stage's name and version, the seed, 
 """
 
 import contextlib
-import errno
-import fcntl
 import json
-import os
 import shutil
-import tempfile
 import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints
+from typing import Any, Protocol, TypeVar, get_type_hints
 
-from lockforge.errors import DataError, IntegrityError, ResourceError
+from lockforge.errors import DataError, IntegrityError
+from lockforge.files import Files, held, write_whole, writing
 from lockforge.pieces import Done, Executor, Input, InTurn, Piece, Spread
 from lockforge.records import FileRef, Record, canonical_json, sha256_text
 
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-
 FORMAT = 1
+WORDS = {  # stages as people read them
+    "embed_task": "embed",
+    "search_cell": "search",
+    "train_cell": "train",
+    "adopt_model": "measure",
+    "adopt_encoder": "head",
+    "prune_model": "prune",
+    "audit_transfer": "audit",
+    "export_artifact": "export",
+    "score_cells": "score",
+    "fit_predictor": "fit",
+}
 _KEPT = frozenset({"result.json", "inputs.json", "provenance.json", "log.jsonl", "lock"})
 R = TypeVar("R", bound=Record)
 StageInput = Input
@@ -48,8 +52,8 @@ class Reporter(Protocol):
     def step(self, done: float, total: float, note: str) -> None:
         """It has come so far."""
 
-    def end(self, stage: str, seconds: float, *, cached: bool) -> None:
-        """It is done, or was found done."""
+    def end(self, stage: str, seconds: float, *, cached: bool, note: str) -> None:
+        """It is done, or was found done. Args: note: what was told last of it, nothing where it was found."""
 
 
 class Silent:
@@ -61,7 +65,7 @@ class Silent:
     def step(self, done: float, total: float, note: str) -> None:
         """Say nothing."""
 
-    def end(self, stage: str, seconds: float, *, cached: bool) -> None:
+    def end(self, stage: str, seconds: float, *, cached: bool, note: str) -> None:
         """Say nothing."""
 
 
@@ -73,179 +77,6 @@ def stage(version: int) -> Callable[[Callable[..., R]], Callable[..., R]]:
         return function
 
     return mark
-
-
-@contextlib.contextmanager
-def writing(what: str, where: Path) -> Iterator[None]:
-    """Turn the disk's refusals into a ResourceError that names the place."""
-    try:
-        yield
-    except OSError as error:
-        hints = {
-            errno.ENOSPC: "free some space or give another folder",
-            errno.EACCES: "give a folder you may write to",
-            errno.EPERM: "give a folder you may write to",
-            errno.EROFS: "give a folder you may write to",
-        }
-        if error.errno in hints or isinstance(error, NotADirectoryError | FileExistsError | IsADirectoryError):
-            raise ResourceError(
-                f"{what} cannot be written to {where}: {error.strerror}", hint=hints.get(error.errno or 0, "give another folder")
-            ) from error
-        raise
-
-
-def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
-    """Write a file, at once or in pieces, so that it is there whole or not at all.
-
-    Raises: ResourceError: the disk refuses.
-    """
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    with writing(path.name, path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as out:
-                out.writelines([data] if isinstance(data, bytes) else data)
-                out.flush()
-                os.fsync(out.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-
-
-def write_arrays(path: Path, arrays: Mapping[str, "np.ndarray[Any, Any]"], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file, there whole or not at all, without a copy of the arrays.
-
-    Raises: ResourceError: the disk refuses.
-    """
-    from lockforge.tensors import pieces_of_file
-
-    write_whole(path, pieces_of_file(arrays, metadata))
-
-
-@contextlib.contextmanager
-def whole_folder(out: Path, what: str) -> Iterator[Path]:
-    """A folder to fill beside its place, renamed there at the end: what is at `out` is whole, and what was there until then is replaced.
-
-    Raises: ResourceError: the disk refuses.
-    """
-    with writing(what, out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
-        try:
-            yield part
-            mask = os.umask(0)
-            os.umask(mask)
-            part.chmod(0o777 & ~mask)
-            old = part.with_suffix(".old")
-            if out.exists():
-                out.rename(old)
-            part.rename(out)
-            shutil.rmtree(old, ignore_errors=True)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-
-
-@dataclass(frozen=True)
-class Files:
-    """Bytes by their hash, below one folder."""
-
-    root: Path
-    checked: set[str] = field(default_factory=set, compare=False, repr=False)
-
-    def path(self, ref: FileRef) -> Path:
-        """Where the bytes lie."""
-        return self.root / f"sha256-{ref.sha256}"
-
-    def put(self, data: bytes) -> FileRef:
-        """Store bytes; the same bytes are stored once."""
-        import hashlib
-
-        ref = FileRef(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
-        if not self.has(ref):
-            write_whole(self.path(ref), data)
-        return ref
-
-    def has(self, ref: FileRef) -> bool:
-        """Whether a file of that name and size is there."""
-        path = self.path(ref)
-        return path.is_file() and path.stat().st_size == ref.size
-
-    def get(self, ref: FileRef) -> bytes:
-        """The bytes, checked against their name.
-
-        Raises: IntegrityError: missing, or not what was stored.
-        """
-        if ref.sha256 not in self.checked:
-            self._check(ref)
-        return self.path(ref).read_bytes()
-
-    def _check(self, ref: FileRef) -> None:
-        import hashlib
-
-        path = self.path(ref)
-        try:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError as error:
-            raise IntegrityError(
-                f"{path} is missing", hint="remove the run that names it with `lockforge runs clean` and start again"
-            ) from error
-        if found != ref.sha256:
-            raise IntegrityError(f"{path} holds other bytes (sha256 {found[:12]})", hint="delete that file and start again")
-        self.checked.add(ref.sha256)
-
-    def put_arrays(self, arrays: Mapping[str, "np.ndarray[Any, Any]"]) -> FileRef:
-        """Store numpy arrays as safetensors, a piece at a time, so that they need not fit in memory."""
-        import hashlib
-
-        from lockforge.tensors import pieces_of_file
-
-        part = self.root / f".{uuid.uuid4().hex}.part"
-        made, size = hashlib.sha256(), 0
-        with writing("arrays", self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            try:
-                with part.open("wb") as out:
-                    for piece in pieces_of_file(arrays):
-                        made.update(piece)
-                        size += out.write(piece)
-                    out.flush()
-                    os.fsync(out.fileno())
-                ref = FileRef(sha256=made.hexdigest(), size=size)
-                if not self.has(ref):
-                    part.replace(self.path(ref))
-            finally:
-                part.unlink(missing_ok=True)
-        return ref
-
-    def get_arrays(self, ref: FileRef) -> dict[str, "np.ndarray[Any, Any]"]:
-        """Read numpy arrays."""
-        from safetensors.numpy import load
-
-        return dict(load(self.get(ref)))
-
-    def map_arrays(self, ref: FileRef) -> dict[str, "np.ndarray[Any, Any]"]:
-        """Arrays whose pages are read from the file when they are used. They may be written to: the file does not change.
-
-        Raises: IntegrityError: missing, or not what was stored.
-        """
-        from lockforge.tensors import map_file
-
-        if ref.sha256 not in self.checked:
-            self._check(ref)
-        return map_file(self.path(ref))
-
-    def put_tensors(self, tensors: Mapping[str, "torch.Tensor"]) -> FileRef:
-        """Store torch tensors as safetensors."""
-        from safetensors.torch import save
-
-        return self.put(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
-
-    def get_tensors(self, ref: FileRef) -> dict[str, "torch.Tensor"]:
-        """Read torch tensors, on the CPU."""
-        from safetensors.torch import load
-
-        return dict(load(self.get(ref)))
 
 
 def _say_nothing(_done: float, _total: float, _note: str) -> None:
@@ -314,22 +145,6 @@ def file_refs(value: Any) -> Iterator[FileRef]:
                 yield from file_refs(item)
 
 
-@contextlib.contextmanager
-def held(path: Path) -> Iterator[IO[str]]:
-    """Hold a lock file; the system lets go of it when the process ends, however it ends."""
-    with writing("a lock", path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("w")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ResourceError(
-                f"{path.parent} is in use by another process", hint="wait for it, or give another folder with --runs"
-            ) from error
-        yield lock
-
-
 class Runs:
     """Ask a stage a question, or find its answer: `do(train_cell, architecture, source, recipe.train)`.
 
@@ -356,9 +171,14 @@ class Runs:
         self.threads = threads
         self.files = Files(folder / "files")
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
-        self.seconds: dict[str, float] = {}
+        self.spent: dict[tuple[str, str], float] = {}
         self.keys: dict[str, list[str]] = {}
         _check_format(folder)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """What the answers have taken, by stage, whenever they were worked out; an answer that was asked for twice counts once."""
+        return {stage: round(sum(spent for (of, _), spent in self.spent.items() if of == stage), 3) for stage, _ in self.spent}
 
     def key(self, ask: Callable[..., Record], inputs: tuple[StageInput, ...]) -> str:
         """The name of this question: 16 hex digits."""
@@ -394,10 +214,9 @@ class Runs:
                     shutil.rmtree(partial)
                 else:
                     open_[key] = partial
-            if open_:
-                self._work_out(ask, {key: wanted[key] for key in open_}, open_, len(wanted))
+            notes = self._work_out(ask, {key: wanted[key] for key in open_}, open_, len(wanted)) if open_ else {}
         result_type: type[R] = get_type_hints(ask)["return"]
-        return tuple(self._found(name, self._done(name, key), result_type, cached=key not in open_) for key in keys)
+        return tuple(self._found(name, self._done(name, key), result_type, notes.pop(key, None)) for key in keys)
 
     def _done(self, name: str, key: str) -> Path:
         return self.folder / name / key
@@ -408,8 +227,8 @@ class Runs:
         write_whole(path, (json.dumps(self.keys, indent=2, sort_keys=True) + "\n").encode())
         return path
 
-    def _found(self, name: str, done: Path, result_type: type[R], *, cached: bool) -> R:
-        """A stored answer, to the order of its keys what will be found next time."""
+    def _found(self, name: str, done: Path, result_type: type[R], note: str | None) -> R:
+        """A stored answer, to the order of its keys what will be found next time. Args: note: told last of it, if it is new."""
         try:
             result = result_type.from_json((done / "result.json").read_bytes())
             seconds = float(json.loads((done / "provenance.json").read_text())["seconds"])
@@ -420,26 +239,28 @@ class Runs:
         missing = [ref.sha256[:12] for ref in file_refs(result) if not self.files.has(ref)]
         if missing:
             raise IntegrityError(f"{done} names files that are gone: {', '.join(missing)}", hint=f"delete {done} and start again")
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 3)
-        self.reporter.end(name, seconds, cached=cached)
+        self.spent[name, done.name] = seconds
+        self.reporter.end(name, seconds, cached=note is None, note=note or "")
         return result
 
     def _work_out(
         self, ask: Callable[..., R], wanted: Mapping[str, tuple[StageInput, ...]], folders: Mapping[str, Path], asked: int
-    ) -> None:
-        """Work out what is missing, and store each answer as it comes. Args: asked: questions with those that were found."""
+    ) -> dict[str, str]:
+        """Work out what is missing, and store each answer as it comes.
+
+        Args: asked: questions with those that were found. Returns: what was told last of each.
+        """
         name = ask.__name__
         self.reporter.begin(name)
         progress = dict.fromkeys(wanted, 0.0)
-        notes: dict[str, str] = {}
+        notes = dict.fromkeys(wanted, "")
 
         def teller(key: str) -> Callable[[float, float, str], None]:
             def tell(done: float, total: float, note: str) -> None:
-                if len(wanted) == 1:
-                    self.reporter.step(done, total, note)
-                    return
                 progress[key], notes[key] = done / total if total else 0.0, note
-                self.reporter.step(sum(progress.values()), len(wanted), note)
+                if len(wanted) > 1:
+                    done, total = sum(progress.values()), len(wanted)
+                self.reporter.step(done, total, note)
 
             return tell
 
@@ -453,7 +274,8 @@ class Runs:
             key = tuple(wanted)[done.place]
             self._store(name, key, folders[key], done)
             del left[key]
-            teller(key)(1, 1, notes.get(key, ""))
+            if len(wanted) > 1:
+                teller(key)(1, 1, notes[key])
 
         alone = InTurn() if asked == 1 else self.executor
         try:
@@ -462,6 +284,7 @@ class Runs:
             for key in left:
                 write_whole(folders[key] / "seconds", str(_spent(folders[key]) + time.perf_counter() - begun).encode())
             raise
+        return notes
 
     def _store(self, name: str, key: str, partial: Path, done: Done[R]) -> None:
         """Write an answer down; the one rename takes `.partial` away."""

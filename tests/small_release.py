@@ -15,6 +15,7 @@ from lockforge.evidence.manifest import hash_folder
 from lockforge.evidence.signing import load_private, new_key, sign_folder
 from lockforge.evidence.statistics import target_tests
 from lockforge.evidence.suites import ATTACKERS
+from lockforge.files import Files
 from lockforge.recipe import AuditRecipe, Recipe, to_yaml
 from lockforge.records import (
     Architecture,
@@ -32,7 +33,6 @@ from lockforge.records import (
     Subjects,
     TransferAudit,
 )
-from lockforge.runs import Files
 
 Edit = Callable[[dict[str, Any]], object]
 

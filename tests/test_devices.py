@@ -21,6 +21,7 @@ from lockforge.data.roles import read_set
 from lockforge.embed.stage import cosine, embed_task, vector_of
 from lockforge.engine.evaluate import accuracy, logits_of
 from lockforge.export.onnx import to_onnx
+from lockforge.files import Files
 from lockforge.prune.stage import prune_model
 from lockforge.randomness import torch_generator
 from lockforge.recipe import (
@@ -36,7 +37,7 @@ from lockforge.recipe import (
     TrainRecipe,
 )
 from lockforge.records import Architecture, Cell, Checkpoint, ImageSet, NamedArchitecture, Subjects
-from lockforge.runs import Files, Runs
+from lockforge.runs import Runs
 from lockforge.search.data_free import DATA_FREE, score_data_free
 from lockforge.search.fit_predictor import score_cells
 from lockforge.search.proxies import PROXIES, score_network

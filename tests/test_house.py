@@ -12,16 +12,17 @@ PACKAGE = ROOT / "lockforge"
 BASE = {"errors", "randomness"}
 NOUNS = {"data", "spaces", "engine", "evidence"}
 VERBS = {"embed", "search", "train", "prune", "audit", "export"}
-BONES = BASE | {"records", "recipe", "runs", "pieces"}
+BONES = BASE | {"records", "recipe", "files", "runs", "pieces"}
 MAY_IMPORT = {
     "errors": set(),
     "randomness": set(),
     "records": {"errors"},
     "recipe": {"errors", "records"},
     "tensors": set(),
+    "files": {"errors", "records", "tensors"},
     "pieces": {"errors", "records", "runs"},
-    "runs": {"errors", "records", "randomness", "tensors", "pieces"},
-    "executors": {"errors", "records", "pieces", "runs"},
+    "runs": {"errors", "records", "files", "pieces"},
+    "executors": {"errors", "records", "files", "pieces", "runs"},
     **dict.fromkeys(NOUNS, BONES),
     **dict.fromkeys(VERBS, BONES | NOUNS),
     "verify": BONES | {"evidence", "spaces"},

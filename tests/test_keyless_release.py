@@ -15,10 +15,11 @@ from lockforge.evidence.attestation import ATTESTATION, CodeVersion, attest
 from lockforge.evidence.keyless import Identity, Keyless
 from lockforge.evidence.manifest import hash_folder
 from lockforge.evidence.signing import PrivateKey, load_private, new_key, sign_folder
+from lockforge.files import Files
 from lockforge.gate import gate_release
 from lockforge.policy import Policy
 from lockforge.records import Artifact, Report, Verdict
-from lockforge.runs import Files, Runs
+from lockforge.runs import Runs
 from lockforge.verify import verify_release
 from tests.small_release import make_release
 

@@ -11,8 +11,9 @@ import pytest
 from lockforge.cli.kept import clean_runs, list_runs
 from lockforge.errors import DataError, IntegrityError, ResourceError
 from lockforge.executors.threads import Threads
+from lockforge.files import Files, held, write_whole
 from lockforge.records import FileRef, Record
-from lockforge.runs import FORMAT, Files, Runs, Silent, Work, held, stage, write_whole
+from lockforge.runs import FORMAT, Runs, Silent, Work, stage
 
 CALLS: list[int] = []
 
@@ -32,6 +33,7 @@ def double(value: int, *, work: Work) -> Doubled:
     if value == 13 and not left.exists():
         left.write_text("half")
         raise KeyboardInterrupt
+    work.report(1, 2, f"{value} in two")
     return Doubled(value=2 * value, array=work.files.put_arrays({"x": np.full(3, value)}))
 
 
@@ -73,6 +75,7 @@ def test_several_questions_are_answered_in_order_and_only_the_missing_are_worked
     assert len(do.keys["double"]) == 6
     assert not list(do.folder.glob("*/*.partial"))
     assert do.all(double, []) == ()
+    assert do.seconds["double"] == pytest.approx(sum(do.spent["double", key] for key in set(do.keys["double"])), abs=0.001)
 
 
 def test_one_of_several_that_stops_leaves_the_others_answers(do: Runs) -> None:
@@ -86,7 +89,7 @@ def test_one_of_several_that_stops_leaves_the_others_answers(do: Runs) -> None:
 
 
 def test_progress_of_several_is_told_as_one(do: Runs) -> None:
-    """A beginning, shares of all that rise, and an end each."""
+    """A beginning, shares of all that rise, an end each with what was said of it; an answer is new once."""
     told: list[object] = []
 
     class Teller(Silent):
@@ -96,14 +99,14 @@ def test_progress_of_several_is_told_as_one(do: Runs) -> None:
         def step(self, done: float, total: float, _note: str) -> None:
             told.append((done, total))
 
-        def end(self, _stage: str, _seconds: float, *, cached: bool) -> None:
-            told.append(cached)
+        def end(self, _stage: str, _seconds: float, *, cached: bool, note: str) -> None:
+            told.append((cached, note))
 
     do.reporter = Teller()
     do(double, 7)
     told.clear()
-    do.all(double, [(7,), (8,), (9,)])
-    assert told == ["double", (1, 2), (2, 2), True, False, False]
+    do.all(double, [(7,), (8,), (9,), (8,)])
+    assert told == ["double", (0.5, 2), (1, 2), (1.5, 2), (2, 2), (True, ""), (False, "8 in two"), (False, "9 in two"), (True, "")]
 
 
 def test_a_fresh_answer_and_a_found_one_are_the_same_to_the_order_of_their_keys(do: Runs) -> None:

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.numpy import load, save
 
 from lockforge import tensors
-from lockforge.runs import Files
+from lockforge.files import Files
 
 
 @pytest.fixture

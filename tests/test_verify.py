@@ -18,6 +18,7 @@ from lockforge.evidence.manifest import hash_folder, write_manifest
 from lockforge.evidence.parity import compare, probe_inputs
 from lockforge.evidence.signing import PrivateKey, fingerprint, load_private, new_key, sign_folder
 from lockforge.evidence.statistics import target_tests
+from lockforge.files import Files
 from lockforge.gate import gate_release
 from lockforge.policy import Policy
 from lockforge.recipe import Recipe, template
@@ -38,7 +39,6 @@ from lockforge.records import (
     TransferAudit,
     Verdict,
 )
-from lockforge.runs import Files
 from lockforge.spaces.networks import build, state
 from lockforge.verify import verify_release
 from tests.evidence.test_certificates import issue, write

@@ -23,10 +23,10 @@ from lockforge.audit.thief import SOURCE_SHARE, Grid, GridPoint, Loot, plan_grid
 from lockforge.data.batches import Batch, Pool, load_pool
 from lockforge.engine.effort import Effort, Fits, added
 from lockforge.engine.fold import structure_of
+from lockforge.files import Files
 from lockforge.randomness import torch_generator
 from lockforge.recipe import AuditRecipe
 from lockforge.records import Architecture, Cell, ImageSet, Op, Subjects
-from lockforge.runs import Files
 from lockforge.spaces.networks import build
 
 _PLAIN = Cell(ops=(Op.conv3x3, Op.none, Op.conv3x3, Op.skip, Op.none, Op.conv3x3))  # stands in for a network without cells

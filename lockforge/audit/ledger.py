@@ -11,8 +11,8 @@ from pathlib import Path
 
 from lockforge.audit.protocol import Item
 from lockforge.errors import IntegrityError
+from lockforge.files import writing
 from lockforge.records import AttackPoint, canonical_json, sha256_text
-from lockforge.runs import writing
 
 NAME = "points.jsonl"
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from lockforge.audit.protocol import Facts, Given
 from lockforge.errors import DataError
+from lockforge.files import Files
 from lockforge.records import AnyArchitecture, Architecture, Checkpoint, FileRef, ImageSet, Start, Subjects, is_black_box
-from lockforge.runs import Files
 from lockforge.spaces.black_box import BlackBox
 from lockforge.spaces.networks import build, load
 from lockforge.spaces.opaque import OpaqueNetwork, read_opaque

@@ -22,9 +22,9 @@ from jaxtyping import Float
 
 from lockforge.benchmark.views import Column, Sealed
 from lockforge.errors import DataError
+from lockforge.files import Files
 from lockforge.recipe import SearchRecipe
 from lockforge.records import Cell, TaskEmbedding
-from lockforge.runs import Files
 from lockforge.search.evolution import Births, evolve, judge_by
 from lockforge.search.measured import Measure
 from lockforge.search.predictor import Predictor, load_predictor

@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from lockforge.cli import house, plans, stages
 from lockforge.cli.runtime import with_runtime
-from lockforge.errors import BUG, InterruptedRunError, LockForgeError, RecipeError, ResourceError
+from lockforge.errors import BUG, InterruptedRunError, LockForgeError, RecipeError, memory_ran_out
 
 USAGE_FAULT = cast("type[Exception]", typer.BadParameter.__base__)  # typer brings its own click or uses the installed one, by version
 
@@ -41,12 +41,11 @@ def main() -> NoReturn:
         code = _tell(RecipeError(str(error), hint="`lockforge --help` lists commands and options"))
     except LockForgeError as error:
         code = _tell(error)
-    except MemoryError:
-        code = _tell(
-            ResourceError(
-                "memory ran out", hint="give smaller pictures (data.size), a smaller batch, or fewer images (data.limit_per_class)"
-            )
-        )
+    except (MemoryError, RuntimeError) as error:
+        told = memory_ran_out(error)
+        if told is None:
+            raise
+        code = _tell(told)
     except (KeyboardInterrupt, typer.Abort):
         code = _tell(
             InterruptedRunError("stopped; finished stages are kept", hint="run the same command again: it goes on where it stopped")

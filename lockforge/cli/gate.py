@@ -100,7 +100,7 @@ def _write(verdict: "Verdict", name: str, junit: Path | None, sarif: tuple[Path 
     from importlib.metadata import version
 
     from lockforge.cli import ci_files
-    from lockforge.runs import write_whole, writing
+    from lockforge.files import write_whole, writing
 
     if junit:
         write_whole(junit, ci_files.junit(verdict, name).encode())

@@ -110,7 +110,7 @@ def report(
     from lockforge.cli import reports
     from lockforge.export import compare
     from lockforge.export import report as pages
-    from lockforge.runs import write_whole
+    from lockforge.files import write_whole
 
     if html:
         compare.check_page_place(html)
@@ -171,8 +171,8 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a recipe with every key, its default and its meaning."""
+    from lockforge.files import write_whole
     from lockforge.recipe import template
-    from lockforge.runs import write_whole
 
     if file.exists() and not force:
         raise ResourceError(f"{file} exists", hint="give another name, or --force to replace it")

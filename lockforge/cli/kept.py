@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from lockforge.runs import held, writing
+from lockforge.files import held, writing
 
 
 @dataclass(frozen=True)

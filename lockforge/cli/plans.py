@@ -15,10 +15,10 @@ from lockforge.cli.stages import (
     Public,
     Skip,
     Targets,
-    _begin,
-    _gather,
-    _own,
-    _places,
+    begin,
+    gathered,
+    own_model,
+    places_of,
 )
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ def plan(
     """Say what protect would do with these arguments: trainings, time and memory here (estimates), and what is done already."""
     from lockforge.cli.show import answer
 
-    settings, do, terminal = _begin(recipe, set_, runtime, skip=skip_unreadable)
-    own = _own(model, weights)
+    settings, do, terminal = begin(recipe, set_, runtime, skip=skip_unreadable)
+    own = own_model(model, weights)
     with terminal:
-        roles = _gather(_places(source, auxiliary, target), settings, do, terminal)
+        roles = gathered(places_of(source, auxiliary, target), settings, do, terminal)
         from lockforge.plan.estimate import as_json, calibrated, make_plan
 
         again = calibrated(settings, do, again=recalibrate)

@@ -17,6 +17,7 @@ from lockforge.cli.task_images import note_of
 
 if TYPE_CHECKING:
     from lockforge.data.survey import Survey
+    from lockforge.files import Files
     from lockforge.records import (
         Checkpoint,
         Estimate,
@@ -28,21 +29,8 @@ if TYPE_CHECKING:
         TaskEmbedding,
         TransferAudit,
     )
-    from lockforge.runs import Files
 
 _CLASSES_SHOWN = 20
-WORDS = {
-    "embed_task": "embed",
-    "search_cell": "search",
-    "train_cell": "train",
-    "adopt_model": "measure",
-    "adopt_encoder": "head",
-    "prune_model": "prune",
-    "audit_transfer": "audit",
-    "export_artifact": "export",
-    "score_cells": "score",
-    "fit_predictor": "fit",
-}
 
 
 class Terminal:
@@ -63,7 +51,6 @@ class Terminal:
             disable=not self.console.is_terminal,
         )
         self.task: TaskID | None = None
-        self.note = ""
         self.about = about
         self.started = time.perf_counter()
 
@@ -83,23 +70,25 @@ class Terminal:
         """A stage starts."""
         if self.task is not None:
             self.progress.remove_task(self.task)
+        from lockforge.runs import WORDS
+
         self.task = self.progress.add_task(WORDS.get(stage, stage), total=None, note="")
-        self.note = ""
 
     def step(self, done: float, total: float, note: str) -> None:
         """It has come so far."""
-        self.note = note
         if self.task is not None:
             self.progress.update(self.task, completed=done, total=total, note=note)
 
-    def end(self, stage: str, seconds: float, *, cached: bool) -> None:
+    def end(self, stage: str, seconds: float, *, cached: bool, note: str) -> None:
         """It is done, or was found done."""
+        from lockforge.runs import WORDS
+
         if self.task is not None:
             self.progress.remove_task(self.task)
             self.task = None
         took = "[dim]found done[/]" if cached else f"{seconds:6.1f} s"
-        note = self.note if stage == "train_cell" and not cached else ""
-        self.console.print(f"  [green]✓[/] {WORDS.get(stage, stage):<8} {took}  [dim]{note}[/]")
+        said = note if stage == "train_cell" else ""
+        self.console.print(f"  [green]✓[/] {WORDS.get(stage, stage):<8} {took}  [dim]{said}[/]")
 
     def tell(self, line: str) -> None:
         """A line of its own, as it is."""
@@ -163,7 +152,7 @@ def embeddings(places: Sequence[str], found: Sequence["TaskEmbedding"], files: "
         import numpy as np
 
         from lockforge.embed.map import draw_map
-        from lockforge.runs import write_whole
+        from lockforge.files import write_whole
 
         write_whole(picture, draw_map(names, np.array(distances)).encode())
     if as_json:

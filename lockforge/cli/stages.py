@@ -94,11 +94,11 @@ def protect(
     """Lock a model to its own task, attack it as a thief would, export it signed with a report."""
     from lockforge.cli import show
 
-    settings, do, terminal = _begin(recipe, set_, runtime, skip=skip_unreadable)
-    own = _own(model, weights)
+    settings, do, terminal = begin(recipe, set_, runtime, skip=skip_unreadable)
+    own = own_model(model, weights)
     plan = check_out(out, oci, Signing(key, certificate, keyless, identity_token, trust_config, unsigned))
     with terminal:
-        roles = _gather(_places(source, auxiliary, target), settings, do, terminal)
+        roles = gathered(places_of(source, auxiliary, target), settings, do, terminal)
         from lockforge import pipeline
 
         artifact = pipeline.protect(settings, roles, do, tuple(public or ()), own)
@@ -123,7 +123,7 @@ def embed(
     """Embed tasks (diagonal Fisher, Task2Vec) and show how near they are to one another."""
     from lockforge.cli import show
 
-    settings, do, terminal = _begin(recipe, set_, runtime, skip=skip_unreadable)
+    settings, do, terminal = begin(recipe, set_, runtime, skip=skip_unreadable)
     if (probe is None) != (settings.embed.probe == "packaged"):
         raise RecipeError(
             f"embed.probe is {settings.embed.probe!r} and --probe is {probe}",
@@ -149,9 +149,9 @@ def search(
     """Search a cell that is good on the source and poor elsewhere; targets are not asked for, because a search must not see them."""
     from lockforge.cli import show
 
-    settings, do, terminal = _begin(recipe, set_, runtime, skip=skip_unreadable)
+    settings, do, terminal = begin(recipe, set_, runtime, skip=skip_unreadable)
     with terminal:
-        roles = _gather(_places(source, auxiliary, None), settings, do, terminal)
+        roles = gathered(places_of(source, auxiliary, None), settings, do, terminal)
         from lockforge import pipeline
 
         found = pipeline.search(settings, roles, do)
@@ -172,12 +172,12 @@ def train(
     """Search a cell, train it, and write its weights."""
     from lockforge.cli import show
 
-    settings, do, terminal = _begin(recipe, set_, runtime, skip=skip_unreadable)
+    settings, do, terminal = begin(recipe, set_, runtime, skip=skip_unreadable)
     with terminal:
-        roles = _gather(_places(source, auxiliary, None), settings, do, terminal)
+        roles = gathered(places_of(source, auxiliary, None), settings, do, terminal)
         from lockforge import pipeline
         from lockforge.export.weights import write_weights
-        from lockforge.runs import write_whole
+        from lockforge.files import write_whole
 
         checkpoint = pipeline.train(settings, roles, do)
         write_whole(out, write_weights(checkpoint, roles.source, settings, do.files))
@@ -200,14 +200,14 @@ def prune(
     """Put a weight lock on a trained model: by ntp, unless prune.method says magnitude. Without --auxiliary, pictures are made up."""
     from lockforge.cli import show
 
-    settings, do, terminal = _begin(recipe, set_, runtime, skip=skip_unreadable)
+    settings, do, terminal = begin(recipe, set_, runtime, skip=skip_unreadable)
     if settings.prune.method == "none":
         settings = settings.model_copy(update={"prune": settings.prune.model_copy(update={"method": "ntp"})})
     with terminal:
-        roles = _gather(_places(source, auxiliary, None), settings, do, terminal)
+        roles = gathered(places_of(source, auxiliary, None), settings, do, terminal)
         from lockforge import pipeline
         from lockforge.export.weights import write_weights
-        from lockforge.runs import write_whole
+        from lockforge.files import write_whole
 
         pruned = pipeline.prune(settings, roles, pipeline.Models(model, reference), do)
         write_whole(out, write_weights(pruned.checkpoint, roles.source, settings, do.files))
@@ -230,9 +230,9 @@ def audit(
     """Attack a model as a thief would; finding no protection is an answer, not an error."""
     from lockforge.cli import show
 
-    settings, do, terminal = _begin(recipe, set_, runtime, skip=skip_unreadable)
+    settings, do, terminal = begin(recipe, set_, runtime, skip=skip_unreadable)
     with terminal:
-        roles = _gather(_places(source, None, target), settings, do, terminal)
+        roles = gathered(places_of(source, None, target), settings, do, terminal)
         from lockforge import pipeline
 
         subjects, audits = pipeline.audit(settings, roles, pipeline.Models(model, reference, tuple(public or ())), do)
@@ -263,10 +263,10 @@ def export(
     """Make a signed release of a model that is already trained."""
     from lockforge.cli import show
 
-    settings, do, terminal = _begin(recipe, set_, runtime, skip=skip_unreadable)
+    settings, do, terminal = begin(recipe, set_, runtime, skip=skip_unreadable)
     plan = check_out(out, oci, Signing(key, certificate, keyless, identity_token, trust_config, unsigned))
     with terminal:
-        roles = _gather(_places(source, None, target), settings, do, terminal)
+        roles = gathered(places_of(source, None, target), settings, do, terminal)
         from lockforge import pipeline
 
         artifact = pipeline.export(settings, roles, pipeline.Models(model, reference), do)
@@ -288,7 +288,7 @@ def metatrain(
     runtime: Runtime,
 ) -> None:
     """Train the predictor of a space anew: embed many tasks, score untrained cells on each, fit. The card goes to standard output."""
-    begun = _begin(recipe, set_, runtime)
+    begun = begin(recipe, set_, runtime)
     from lockforge import pipeline
 
     plan = pipeline.MetaPlan(form=form)
@@ -305,7 +305,7 @@ def metabench(
     runtime: Runtime,
 ) -> None:
     """Train random cells of a space briefly on several sets: the prior "good in general" of TU. The card goes to standard output."""
-    begun = _begin(recipe, set_, runtime)
+    begun = begin(recipe, set_, runtime)
     from lockforge import pipeline
 
     _make_file(begun, out, lambda settings, do: pipeline.metabench(sets, cells, settings, do))
@@ -343,7 +343,7 @@ def benchmark(
     from lockforge.benchmark.rows import ROWS, Plan, as_json, jobs_of, not_run, read_table, run_rows, summary
     from lockforge.cli import show
     from lockforge.cli.task_images import check_folder, embed_given, note_of, read_given
-    from lockforge.runs import write_whole
+    from lockforge.files import write_whole
 
     if convert:
         _convert(table, space, convert, as_json=json)
@@ -389,7 +389,7 @@ def benchmark(
 def _convert(table: Path, space: str, out: Path, *, as_json: bool) -> None:
     from lockforge.benchmark.rows import convert_table
     from lockforge.cli.show import answer
-    from lockforge.runs import write_whole
+    from lockforge.files import write_whole
 
     if out.suffix != ".safetensors":
         raise RecipeError(f"{out} would not be read as a converted table", hint="end its name in .safetensors")
@@ -405,7 +405,7 @@ def _convert(table: Path, space: str, out: Path, *, as_json: bool) -> None:
     )
 
 
-def _begin(recipe: str, overrides: list[str] | None, runtime: Runtime, *, skip: bool = False) -> "tuple[Recipe, Runs, Terminal]":
+def begin(recipe: str, overrides: list[str] | None, runtime: Runtime, *, skip: bool = False) -> "tuple[Recipe, Runs, Terminal]":
     """Faults of the recipe and the machine come before the seconds that torch takes to start."""
     from lockforge.cli.show import Terminal
     from lockforge.recipe import read_recipe
@@ -423,7 +423,7 @@ def _make_file(
 ) -> None:
     """Say a sentence that ends in one file and its card: the file to its place, the card to standard output."""
     from lockforge.cli.show import answer
-    from lockforge.runs import write_whole
+    from lockforge.files import write_whole
 
     settings, do, terminal = begun
     with terminal:
@@ -432,7 +432,8 @@ def _make_file(
     answer(found.card)
 
 
-def _places(source: str | None, auxiliary: list[str] | None, targets: list[str] | None) -> "Places":
+def places_of(source: str | None, auxiliary: list[str] | None, targets: list[str] | None) -> "Places":
+    """Where the data lie; without a source, the built-in digits."""
     from lockforge.data.builtin import DEFAULT
     from lockforge.pipeline import Places
 
@@ -443,7 +444,7 @@ def _places(source: str | None, auxiliary: list[str] | None, targets: list[str] 
     return Places(source, tuple(auxiliary or ()), tuple(targets or ()))
 
 
-def _own(model: str | None, weights: Path | None) -> "Place | None":
+def own_model(model: str | None, weights: Path | None) -> "Place | None":
     """The owner's own network, where one was given."""
     from lockforge.export.models import own_place
 
@@ -452,7 +453,8 @@ def _own(model: str | None, weights: Path | None) -> "Place | None":
     return None if model is None else own_place(model, weights)
 
 
-def _gather(places: "Places", settings: "Recipe", do: "Runs", terminal: "Terminal") -> "Roles":
+def gathered(places: "Places", settings: "Recipe", do: "Runs", terminal: "Terminal") -> "Roles":
+    """The data, read; who may see what is shown."""
     from lockforge.pipeline import gather
 
     roles = gather(places, settings, do.files, tell=terminal.tell)

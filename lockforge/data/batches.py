@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from lockforge.errors import IntegrityError
+from lockforge.files import Files
 from lockforge.records import ImageSet
-from lockforge.runs import Files
 
 MOST_ON_DEVICE = 8 * 2**30  # bytes of 8-bit pictures
 _SPLITS = {"train": 0, "val": 1, "test": 2}

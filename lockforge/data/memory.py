@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from lockforge.errors import ResourceError
-from lockforge.runs import writing
+from lockforge.files import writing
 
 IN_MEMORY = 2**28  # bytes of one array
 CHUNK = 2**24  # bytes that are moved at a time

@@ -16,9 +16,9 @@ from lockforge.data.memory import pieces
 from lockforge.data.pictures import TEST, TRAIN, VAL, Pictures, Shape
 from lockforge.data.split import decide
 from lockforge.errors import DataError, RecipeError
+from lockforge.files import Files
 from lockforge.recipe import DataRecipe
 from lockforge.records import ImageSet, Roles, Splits
-from lockforge.runs import Files
 
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
 _LEAST_STD = 1e-3

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lockforge.errors import IntegrityError, RecipeError
+from lockforge.files import Files
 from lockforge.recipe import EmbedRecipe
 from lockforge.records import FileRef
-from lockforge.runs import Files
 from lockforge.spaces.backbones import load_backbone, load_strictly
 
 WIDTHS = (24, 32, 64, 160)

@@ -13,10 +13,11 @@ from lockforge.embed.fisher import DEFINITION, diagonal_fisher
 from lockforge.embed.probe import Probe, load_probe
 from lockforge.engine import heads
 from lockforge.errors import IntegrityError, OutcomeError
+from lockforge.files import Files
 from lockforge.randomness import torch_generator
 from lockforge.recipe import EmbedRecipe, FitRecipe
 from lockforge.records import FileRef, ImageSet, TaskEmbedding
-from lockforge.runs import Files, Work, stage
+from lockforge.runs import Work, stage
 
 _BATCH = 64
 HEAD = FitRecipe(

@@ -14,9 +14,9 @@ from lockforge.data.batches import Pool
 from lockforge.embed.pictures import CLASSES, draw_pictures
 from lockforge.embed.probe import ProbeNetwork
 from lockforge.engine.fit import Fitted, fit
+from lockforge.files import write_whole
 from lockforge.randomness import torch_generator
 from lockforge.recipe import FitRecipe
-from lockforge.runs import write_whole
 
 SEED = 0
 TRAIN_PICTURES = 30720

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from lockforge.engine.feed import Feed
 from lockforge.errors import IntegrityError
+from lockforge.files import write_whole
 from lockforge.recipe import FitRecipe
 from lockforge.records import Epoch, canonical_json
-from lockforge.runs import write_whole
 
 FORMAT = 1
 FILE = "fit.safetensors"

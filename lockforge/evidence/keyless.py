@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from lockforge.errors import IntegrityError, RecipeError, ResourceError
 from lockforge.evidence.manifest import SIGNATURE, write_manifest
 from lockforge.evidence.signing import release_statement
-from lockforge.runs import write_whole
+from lockforge.files import write_whole
 
 if TYPE_CHECKING:
     from sigstore.models import ClientTrustConfig

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from lockforge.errors import IntegrityError, RecipeError
+from lockforge.files import write_whole
 from lockforge.records import FileRef, Record
-from lockforge.runs import write_whole
 
 MANIFEST = "manifest.json"
 SIGNATURE = "model.sig"

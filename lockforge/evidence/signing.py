@@ -33,8 +33,8 @@ from lockforge.evidence.manifest import (
     read_manifest,
     write_manifest,
 )
+from lockforge.files import write_whole, writing
 from lockforge.records import FileRef
-from lockforge.runs import write_whole, writing
 
 if TYPE_CHECKING:
     from lockforge.evidence.certificates import Certificates

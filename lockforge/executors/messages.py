@@ -13,9 +13,10 @@ from typing import Any
 
 from lockforge import errors
 from lockforge.errors import LockForgeError, ResourceError
+from lockforge.files import Files
 from lockforge.pieces import Done, Input, Piece, Spread
 from lockforge.records import Record, sha256_text
-from lockforge.runs import Files, Work
+from lockforge.runs import Work
 
 
 @dataclass(frozen=True)

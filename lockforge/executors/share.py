@@ -4,15 +4,13 @@ A machine fetches a file once; its bytes are held against its name before it is 
 """
 
 import hashlib
-import os
 import uuid
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from lockforge.errors import IntegrityError, ResourceError
+from lockforge.files import Files, write_whole
 from lockforge.records import FileRef
-from lockforge.runs import Files, write_whole
 
 
 def push(url: str, files: Files, refs: Iterable[FileRef]) -> None:
@@ -71,9 +69,3 @@ def _open(url: str) -> tuple[Any, str]:
 
 def _refused(url: str, error: OSError) -> ResourceError:
     return ResourceError(f"--share {url} refuses: {error}", hint="give a place that all machines may read and write")
-
-
-def own_files() -> Path:
-    """Where a machine without the driver's folder keeps files: below the user's cache folder."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(given) if Path(given).is_absolute() else Path.home() / ".cache") / "lockforge" / "files"

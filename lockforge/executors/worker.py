@@ -18,10 +18,11 @@ from typing import Any
 
 import torch
 
-from lockforge.errors import BUG, LockForgeError
+from lockforge.errors import BUG, LockForgeError, memory_ran_out
 from lockforge.executors.messages import Request, answer, asked, refuse
+from lockforge.files import Files, cache_folder
 from lockforge.pieces import Piece, do_piece
-from lockforge.runs import Files, Work, file_refs
+from lockforge.runs import Work, file_refs
 
 
 @dataclass
@@ -43,7 +44,7 @@ _DESK = _Desk()
 
 
 def carry_out(text: str) -> str:
-    """Do what a line asks for. Returns: the outcome as a line; errors that were raised on purpose are outcomes too."""
+    """Do what a line asks for. Returns: the outcome as a line; errors that were raised on purpose, and want of memory, are outcomes too."""
     try:
         request = asked(text)
         torch.set_num_threads(request.threads)
@@ -58,13 +59,18 @@ def carry_out(text: str) -> str:
             return answer(done.result, done.seconds)
     except LockForgeError as error:
         return refuse(error)
+    except (MemoryError, RuntimeError) as error:
+        told = memory_ran_out(error)
+        if told is None:
+            raise
+        return refuse(told)
 
 
 def _with_own_files(request: Request, stack: ExitStack) -> Work:
-    """Work with this machine's own files, where those that the piece needs have been fetched."""
-    from lockforge.executors.share import own_files, pull
+    """Work with this machine's own files, in the user's cache folder, where those that the piece needs have been fetched."""
+    from lockforge.executors.share import pull
 
-    files = Files(own_files())
+    files = Files(cache_folder() / "files")
     pull(str(request.share), files, file_refs((*request.spread.shared, *request.inputs)))
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lockforge-"))
     return replace(request.work, files=files, folder=Path(folder))

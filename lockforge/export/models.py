@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from lockforge.errors import RecipeError
 from lockforge.export.weights import read_model
+from lockforge.files import Files
 from lockforge.records import BLACK_BOX, PYTHON, TIMM, AnyArchitecture, FileRef, ImageSet, NamedArchitecture
-from lockforge.runs import Files
 from lockforge.spaces.black_box import read_black_box
 from lockforge.spaces.encoders import read_owned
 from lockforge.spaces.foreign import read_foreign

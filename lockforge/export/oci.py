@@ -12,8 +12,8 @@ from pathlib import Path
 
 from lockforge.errors import ResourceError
 from lockforge.evidence.manifest import hash_folder
+from lockforge.files import whole_folder, write_whole
 from lockforge.records import FileRef, canonical_json
-from lockforge.runs import whole_folder, write_whole
 
 ARTIFACT = "application/vnd.lockforge.release.v1"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"

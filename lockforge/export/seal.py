@@ -18,8 +18,8 @@ from lockforge.export.bom import BOM, versions_here, write_bom
 from lockforge.export.card import CARD, write_card
 from lockforge.export.onnx import facts_of
 from lockforge.export.report import page
+from lockforge.files import Files, write_whole
 from lockforge.records import Provenance, Report
-from lockforge.runs import Files, write_whole
 
 ONNX = "model.onnx"
 PROVENANCE = "provenance.json"  # holds times, which the bill of materials has nothing of

@@ -13,6 +13,7 @@ from lockforge.export.int8 import INT8, check_int8, measured, to_int8
 from lockforge.export.onnx import parity_of, to_onnx
 from lockforge.export.report import page
 from lockforge.export.weights import write_weights
+from lockforge.files import Files, whole_folder, write_whole
 from lockforge.recipe import Recipe, to_yaml
 from lockforge.records import (
     Artifact,
@@ -27,7 +28,7 @@ from lockforge.records import (
     WeightLock,
     canonical_json,
 )
-from lockforge.runs import Files, Work, stage, whole_folder, write_whole
+from lockforge.runs import Work, stage
 
 NOT_ASKED = "not checked: the recipe asks for no ONNX"
 

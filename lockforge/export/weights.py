@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 from lockforge.errors import DataError, IntegrityError
+from lockforge.files import Files
 from lockforge.recipe import Recipe
 from lockforge.records import AnyArchitecture, Checkpoint, ImageSet, fault_lines
-from lockforge.runs import Files
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -26,12 +26,12 @@ from lockforge.engine.stack import Member, fit_stack, groups_of
 from lockforge.errors import IntegrityError, ResourceError
 from lockforge.executors.threads import threads_each
 from lockforge.export.onnx import parity_of, to_onnx
+from lockforge.files import Files, cache_folder, write_whole
 from lockforge.plan.speeds import Groups, Speeds, Steps
 from lockforge.prune.restyle import SETS, restyled
 from lockforge.randomness import numpy_generator, torch_generator
 from lockforge.recipe import FitRecipe, Recipe
 from lockforge.records import AnyArchitecture, Architecture, canonical_json, sha256_text
-from lockforge.runs import Files, write_whole
 from lockforge.search.meta_bench import load_meta_bench
 from lockforge.search.surrogate import Surrogate
 from lockforge.spaces.isomorphism import different_networks
@@ -45,12 +45,6 @@ _REPEATS = 3
 _PICTURES = 128
 _RANDOM_CELLS = 4
 _MOST_STEPS = 24
-
-
-def cache_folder() -> Path:
-    """`lockforge` in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(given) if Path(given).is_absolute() else Path.home() / ".cache") / "lockforge"
 
 
 def speeds_of(architecture: AnyArchitecture, recipe: Recipe, files: Files, device: str, *, again: bool = False) -> Speeds:

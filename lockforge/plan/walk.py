@@ -39,23 +39,13 @@ from lockforge.records import (
     TaskEmbedding,
     sha256_text,
 )
-from lockforge.runs import Runs, StageInput
+from lockforge.runs import WORDS, Runs, StageInput
 from lockforge.search import effort as search
 from lockforge.train import effort as train
 
 R = TypeVar("R", bound=Record)
 State = Literal["done", "under way", "interrupted", "to do"]
 OTHER = Cell(ops=(Op.conv3x3, Op.none, Op.none, Op.skip, Op.conv3x3, Op.none))  # another typical cell: lock and reference may differ
-WORDS = {
-    "embed_task": "embed",
-    "search_cell": "search",
-    "train_cell": "train",
-    "adopt_model": "measure",
-    "adopt_encoder": "head",
-    "prune_model": "prune",
-    "audit_transfer": "audit",
-    "export_artifact": "export",
-}
 
 
 @dataclass(frozen=True)
@@ -109,9 +99,8 @@ class Looking(Runs):
         done = self.folder / ask.__name__ / key
         question = self._question(ask.__name__, inputs, None if typical else key)
         if not typical and done.is_dir():
-            answer = self._found(ask.__name__, done, cast("type[R]", get_type_hints(ask)["return"]), cached=True)
-            question = replace(question, state="done", spent=self.seconds[ask.__name__], left=Effort(), left_items=(), share=1.0)
-            self.seconds.clear()
+            answer = self._found(ask.__name__, done, cast("type[R]", get_type_hints(ask)["return"]), None)
+            question = replace(question, state="done", spent=self.spent[ask.__name__, key], left=Effort(), left_items=(), share=1.0)
         else:
             answer = cast("R", self._stand_in(ask.__name__, inputs, key))
             given = {id(part) for part in _records(inputs)}

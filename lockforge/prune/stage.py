@@ -18,6 +18,7 @@ from lockforge.data.batches import Pool, load_pool
 from lockforge.engine.evaluate import accuracy, confusion, logits_of
 from lockforge.engine.fit import Bench, Fitted, fit
 from lockforge.errors import DataError, IntegrityError, OutcomeError, RecipeError
+from lockforge.files import write_arrays
 from lockforge.prune.admm import dual_step, keep_largest, soft_threshold
 from lockforge.prune.masks import check_masks, kept_counts, layers_of, masks_of, prunable, sparsity_of
 from lockforge.prune.objective import Objective, new_stranger
@@ -25,7 +26,7 @@ from lockforge.prune.restyle import SETS, restyled, some_of
 from lockforge.randomness import torch_generator
 from lockforge.recipe import FitRecipe, PruneRecipe
 from lockforge.records import Checkpoint, ImageSet, PrunedModel, PruneRound, Pruning, Smaller, is_black_box
-from lockforge.runs import Work, stage, write_arrays
+from lockforge.runs import Work, stage
 from lockforge.spaces.classifier import Classifier
 from lockforge.spaces.networks import flops, load, parameters, state
 from lockforge.spaces.sparse import sizes

@@ -20,10 +20,11 @@ from lockforge.data.batches import load_pool
 from lockforge.engine.feed import TensorFeed
 from lockforge.engine.fit import Bench, fit
 from lockforge.errors import DataError, IntegrityError
+from lockforge.files import Files
 from lockforge.randomness import numpy_generator, torch_generator
 from lockforge.recipe import FitRecipe, NetworkRecipe
 from lockforge.records import Architecture, Cell, Digest, FileRef, ImageSet, Record, TaskEmbedding
-from lockforge.runs import Files, Work, stage
+from lockforge.runs import Work, stage
 from lockforge.search.predictor import Form, PairNetwork, Predictor, code_width, load_predictor, save_predictor, standardised
 from lockforge.search.proxies import PROXIES, score_network
 from lockforge.spaces.encoding import one_hot

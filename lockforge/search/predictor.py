@@ -22,8 +22,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lockforge.errors import IntegrityError
+from lockforge.files import Files
 from lockforge.records import EDGES, Cell, Digest, Record, TaskEmbedding
-from lockforge.runs import Files
 from lockforge.spaces import ops_of
 from lockforge.spaces.encoding import one_hot
 

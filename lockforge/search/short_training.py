@@ -10,11 +10,12 @@ import numpy as np
 from lockforge.data.batches import Pool, load_pool
 from lockforge.engine.fit import Bench, fit
 from lockforge.errors import OutcomeError
+from lockforge.files import write_whole
 from lockforge.pieces import Spread
 from lockforge.randomness import torch_generator
 from lockforge.recipe import FitRecipe, NetworkRecipe
 from lockforge.records import Architecture, Cell, ImageSet, Record
-from lockforge.runs import Work, write_whole
+from lockforge.runs import Work
 from lockforge.spaces.networks import build
 
 

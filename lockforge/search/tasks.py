@@ -7,9 +7,9 @@ import numpy as np
 from lockforge.data.images import Pictures
 from lockforge.data.roles import store
 from lockforge.errors import DataError
+from lockforge.files import Files
 from lockforge.randomness import numpy_generator
 from lockforge.records import Cell, ImageSet
-from lockforge.runs import Files
 from lockforge.spaces import random_cell
 from lockforge.spaces.cells import connected
 

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lockforge.files import Files
 from lockforge.records import BLACK_BOX, AnyArchitecture, FileRef, NamedArchitecture
-from lockforge.runs import Files
 from lockforge.spaces.black_box import BlackBox, read_black_box
 from lockforge.spaces.classifier import Classifier
 

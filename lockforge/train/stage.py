@@ -12,10 +12,11 @@ from lockforge.engine.fit import Bench
 from lockforge.engine.heads import fit_head
 from lockforge.engine.parallel import Training, fit_together
 from lockforge.errors import DataError
+from lockforge.files import Files
 from lockforge.randomness import torch_generator
 from lockforge.recipe import FitRecipe, TrainRecipe
 from lockforge.records import HEADLESS, AnyArchitecture, Checkpoint, FileRef, ImageSet, NamedArchitecture, Record, is_black_box
-from lockforge.runs import Files, Work, stage
+from lockforge.runs import Work, stage
 from lockforge.spaces.classifier import Classifier
 from lockforge.spaces.networks import build, load, state
 from lockforge.spaces.opaque import OpaqueNetwork, read_opaque

@@ -13,10 +13,11 @@ from lockforge.audit.stage import audit_transfer
 from lockforge.audit.thief import Draw, Loot
 from lockforge.data.batches import Pool, load_pool
 from lockforge.engine.fit import fit
+from lockforge.files import Files
 from lockforge.randomness import numpy_generator, torch_generator
 from lockforge.recipe import AuditRecipe, FitRecipe
 from lockforge.records import Architecture, Cell, Checkpoint, ImageSet, Op, Splits, Subjects, TransferAudit
-from lockforge.runs import Files, Work
+from lockforge.runs import Work
 from lockforge.spaces.networks import CellNetwork, build, state
 
 SIDE = 6

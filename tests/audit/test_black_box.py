@@ -15,10 +15,11 @@ from lockforge.data.batches import load_pool
 from lockforge.engine.evaluate import accuracy, logits_of
 from lockforge.errors import DataError
 from lockforge.evidence.faults import faults_of, start_faults
+from lockforge.files import Files
 from lockforge.randomness import numpy_generator, torch_generator
 from lockforge.recipe import AuditRecipe
 from lockforge.records import BLACK_BOX, Checkpoint, FileRef, ImageSet, NamedArchitecture, Subjects
-from lockforge.runs import Files, Work
+from lockforge.runs import Work
 from lockforge.spaces.black_box import read_black_box
 from lockforge.spaces.networks import flops
 from lockforge.spaces.opaque import OpaqueNetwork

@@ -15,9 +15,10 @@ from lockforge.audit.stage import Scene, attack_item, plan_items, set_scene
 from lockforge.audit.thief import GridPoint
 from lockforge.data.batches import Batch, Pool
 from lockforge.engine.effort import added
+from lockforge.files import Files
 from lockforge.recipe import AuditRecipe
 from lockforge.records import ImageSet, Subjects
-from lockforge.runs import Files, Work
+from lockforge.runs import Work
 from tests.audit.conftest import OTHER, PLAIN, Train, image_set
 
 SHORT = {"seeds": 2, "steps": 4, "probe_steps": 3, "batch_size": 16, "rates": (0.01,), "sgd_rates": (0.1,)}

@@ -15,10 +15,11 @@ from lockforge.audit.starts import StartingPoint, facts_of, starting_points
 from lockforge.errors import DataError
 from lockforge.evidence.curves import measure, verdict
 from lockforge.evidence.faults import faults_of, start_faults
+from lockforge.files import Files
 from lockforge.randomness import torch_generator
 from lockforge.recipe import AuditRecipe
 from lockforge.records import Cell, Checkpoint, ImageSet, NamedArchitecture, Op, PublicWeights, Subjects, TransferAudit
-from lockforge.runs import Files, Work
+from lockforge.runs import Work
 from lockforge.spaces.networks import build, state
 
 Train = Callable[..., Checkpoint]

@@ -10,9 +10,10 @@ from lockforge.audit.ledger import NAME
 from lockforge.audit.stage import audit_transfer
 from lockforge.evidence.curves import advantage
 from lockforge.evidence.faults import faults_of, start_faults
+from lockforge.files import Files
 from lockforge.recipe import AuditRecipe
 from lockforge.records import Ablation, Cell, Checkpoint, ImageSet, Op, Subjects, TransferAudit
-from lockforge.runs import Files, Runs, Work
+from lockforge.runs import Runs, Work
 
 ONE = Cell(ops=(Op.none, Op.none, Op.none, Op.conv3x3, Op.none, Op.none))
 QUICK = AuditRecipe(images_per_class=(2, 0), seeds=3, steps=6, probe_steps=6, batch_size=16, fine_tune_sgd_rates=())

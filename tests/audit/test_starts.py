@@ -7,9 +7,9 @@ import torch
 
 from lockforge.audit.starts import StartingPoint, facts_of, starting_points
 from lockforge.errors import DataError
+from lockforge.files import Files
 from lockforge.randomness import torch_generator
 from lockforge.records import Ablation, Cell, Checkpoint, ImageSet, NamedArchitecture, Op, Start, Subjects
-from lockforge.runs import Files
 
 Train = Callable[..., Checkpoint]
 ONE = Cell(ops=(Op.none, Op.none, Op.none, Op.conv3x3, Op.none, Op.none))

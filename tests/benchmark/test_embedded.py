@@ -12,8 +12,8 @@ from lockforge.benchmark.embedded import EMBEDDED, ORACLE, PAPER, PROXIES, Known
 from lockforge.benchmark.rows import Line, Plan, jobs_of, not_run, run_rows, summary
 from lockforge.benchmark.views import Column, Sealed
 from lockforge.errors import DataError, IntegrityError
+from lockforge.files import Files
 from lockforge.records import Cell, FileRef, TaskEmbedding
-from lockforge.runs import Files
 from lockforge.search.ranking import rank, standing
 from lockforge.spaces.cells import connected
 from lockforge.spaces.tables import Table, percentiles

@@ -27,10 +27,11 @@ from lockforge.data.roles import read_set
 from lockforge.engine.evaluate import accuracy, logits_of
 from lockforge.engine.fit import Bench, fit
 from lockforge.evidence.curves import area, measure
+from lockforge.files import Files
 from lockforge.randomness import torch_generator
 from lockforge.recipe import AuditRecipe, DataRecipe, FitRecipe
 from lockforge.records import Architecture, AttackPoint, Cell, Checkpoint, ImageSet, Subjects
-from lockforge.runs import Files, Work
+from lockforge.runs import Work
 from lockforge.spaces.networks import CellNetwork, build, state
 from tests.benchmarks.line import add_device, idle, write_line
 from tests.benchmarks.loop import SHARED

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from lockforge.data.roles import read_set
 from lockforge.executors import Kind, make_executor
+from lockforge.files import Files
 from lockforge.pieces import Done, Piece, Spread
 from lockforge.recipe import DataRecipe, FitRecipe, NetworkRecipe
-from lockforge.runs import Files, Work
+from lockforge.runs import Work
 from lockforge.search.short_training import Measured, measure_cell, set_course
 from lockforge.spaces.isomorphism import different_networks
 from tests.benchmarks.line import arguments, write_line

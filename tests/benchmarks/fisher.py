@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from lockforge.embed.fisher import diagonal_fisher, directions
 from lockforge.embed.probe import load_probe
+from lockforge.files import Files
 from lockforge.randomness import torch_generator
 from lockforge.recipe import EmbedRecipe
-from lockforge.runs import Files
 from tests.benchmarks.line import FOLDER, arguments, by_turns, write_line
 
 PICTURES, CLASSES, BATCH = 128, 5, 64

@@ -72,7 +72,7 @@ class Moments:
         """It has come some way."""
         self.pass_one()
 
-    def end(self, stage: str, _seconds: float, *, cached: bool) -> None:
+    def end(self, stage: str, _seconds: float, *, cached: bool, **_said: str) -> None:
         """It is done; what follows the last is laying out."""
         self.pass_one()
         if stage == "export_artifact":

@@ -33,10 +33,10 @@ from torch.utils.data import DataLoader, Dataset
 from lockforge.data.batches import Pool
 from lockforge.engine.fit import Bench, Feed, fit
 from lockforge.engine.schedule import learning_rate
+from lockforge.files import Files
 from lockforge.randomness import torch_generator
 from lockforge.recipe import FitRecipe
 from lockforge.records import Architecture, Cell
-from lockforge.runs import Files
 from lockforge.spaces.networks import CellBlock, build
 from tests.benchmarks.line import arguments, by_turns, idle, write_line
 

@@ -14,8 +14,8 @@ import torch
 
 from lockforge.data.batches import load_pool
 from lockforge.data.roles import read_set
+from lockforge.files import Files
 from lockforge.recipe import DataRecipe
-from lockforge.runs import Files
 from tests.benchmarks.line import arguments, write_line
 
 COUNT, SIDE = 200_000, 64

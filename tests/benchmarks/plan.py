@@ -17,8 +17,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from lockforge.cli.show import WORDS
 from lockforge.engine.device import set_threads
+from lockforge.runs import WORDS
 from tests.benchmarks.line import write_line
 
 

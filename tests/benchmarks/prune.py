@@ -20,11 +20,12 @@ from lockforge.audit.stage import audit_transfer
 from lockforge.data.roles import read_set
 from lockforge.engine.device import set_threads
 from lockforge.errors import OutcomeError
+from lockforge.files import Files
 from lockforge.pipeline import lock_weights
 from lockforge.randomness import numpy_generator
 from lockforge.recipe import AuditRecipe, DataRecipe, FitRecipe, PruneRecipe
 from lockforge.records import ImageSet, NamedArchitecture, Splits, Subjects, TransferAudit
-from lockforge.runs import Files, Runs
+from lockforge.runs import Runs
 from lockforge.train.stage import train_cell
 from tests.benchmarks.line import add_device, idle, write_line
 from tests.benchmarks.loop import SHARED

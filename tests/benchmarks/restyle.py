@@ -25,11 +25,11 @@ from lockforge.data.batches import Batch, Pool, few, load_pool
 from lockforge.data.roles import read_set
 from lockforge.engine.evaluate import accuracy, logits_of, reestimate_batch_norm
 from lockforge.engine.fit import Bench, fit
+from lockforge.files import Files
 from lockforge.prune.restyle import KINDS, SETS, Kind, restyled
 from lockforge.randomness import torch_generator
 from lockforge.recipe import DataRecipe, FitRecipe
 from lockforge.records import Architecture, Cell
-from lockforge.runs import Files
 from lockforge.spaces.networks import CellNetwork, build
 from tests.benchmarks.line import add_device, write_line
 from tests.benchmarks.loop import SHARED

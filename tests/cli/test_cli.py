@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lockforge.cli.doctor import examine
+from lockforge.cli.show import Terminal
 from lockforge.recipe import Recipe, read_recipe
 
 
@@ -83,10 +85,34 @@ def test_doctor_notices_two_onnxruntimes(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert any(finding.state == "FAULT" and "two onnxruntimes" in finding.name for finding in examine(tmp_path))
 
 
+def test_each_of_two_trainings_is_told_with_its_own_note(capsys: pytest.CaptureFixture[str]) -> None:
+    """They end side by side; a line where no terminal is. Of another stage, and of what was found, no note."""
+    with Terminal("recipe digits") as terminal:
+        for stage, cached, note in (
+            ("train_cell", False, "first 0.91"),
+            ("train_cell", False, "second 0.87"),
+            ("embed_task", False, "third"),
+        ):
+            terminal.end(stage, 1.5, cached=cached, note=note)
+        terminal.end("train_cell", 1.5, cached=True, note="")
+    lines = capsys.readouterr().err.splitlines()
+    assert ["first 0.91" in lines[1], "second 0.87" in lines[2], "third" in lines[3], "found done" in lines[4]] == [True, True, False, True]
+
+
+def test_want_of_memory_is_no_bug(run: Callable[..., tuple[int, str]]) -> None:
+    """A network that no machine holds: code 4, and what to make smaller."""
+    small = ("network.stem_channels=16777216", "search.measurements=2", "data.limit_per_class=8", "embed.samples=12", "embed.head_steps=3")
+    code, said = run("search", "digits", *(part for setting in small for part in ("--set", setting)))
+    assert code == 4, said
+    assert "memory ran out" in said
+    assert "data.size" in said
+
+
 def test_a_bug_exits_70_with_its_traceback(tmp_path: Path) -> None:
     """Python's own code for an uncaught exception would read as the gate's no."""
     code = """
 import sys
+from collections.abc import Callable
 import lockforge.cli
 def broken(): raise RuntimeError("oh")
 lockforge.cli.app.command()(broken)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lockforge.data.pictures import UNDECIDED, Pictures, content_hashes
 from lockforge.data.synthetic import draw_pictures
-from lockforge.runs import Files
+from lockforge.files import Files
 
 Save = Callable[..., str]
 

@@ -11,9 +11,9 @@ from torch.nn import functional
 from lockforge.data.batches import Pool, few, load_pool, random_crop, random_flip
 from lockforge.data.roles import read_set
 from lockforge.errors import IntegrityError
+from lockforge.files import Files
 from lockforge.recipe import DataRecipe
 from lockforge.records import Splits
-from lockforge.runs import Files
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -12,8 +12,8 @@ from lockforge.data.images import read_pictures
 from lockforge.data.memory import gather, hold, join, pieces
 from lockforge.data.roles import read_set
 from lockforge.errors import ResourceError
+from lockforge.files import Files
 from lockforge.recipe import DataRecipe
-from lockforge.runs import Files
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from lockforge.data.builtin import DEFAULT
 from lockforge.data.roles import read_roles, read_set
 from lockforge.data.synthetic import draw_pictures
 from lockforge.errors import DataError, RecipeError
+from lockforge.files import Files
 from lockforge.recipe import DataRecipe
-from lockforge.runs import Files
 
 Save = Callable[..., str]
 DROP = DataRecipe(overlap="drop")

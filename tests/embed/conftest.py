@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from lockforge.embed.pictures import FAMILIES, draw_family
+from lockforge.files import Files
 from lockforge.randomness import torch_generator
 from lockforge.records import ImageSet, Splits
-from lockforge.runs import Files, Work
+from lockforge.runs import Work
 
 MakeSet = Callable[[Tensor, Tensor], ImageSet]
 

@@ -18,10 +18,11 @@ from lockforge.executors.messages import ask, asked
 from lockforge.executors.processes import Processes
 from lockforge.executors.share import pull, push
 from lockforge.executors.threads import Threads
+from lockforge.files import Files
 from lockforge.pieces import Done, Executor, InTurn, Piece, Spread
 from lockforge.recipe import DataRecipe, FitRecipe, NetworkRecipe
 from lockforge.records import Cell, FileRef, ImageSet, Op
-from lockforge.runs import Files, Work, file_refs
+from lockforge.runs import Work, file_refs
 from lockforge.search.meta_bench import CellAccuracies, measure_cells
 from lockforge.search.short_training import Measured, measure_cell, set_course
 from tests.executors.workers import kill_workers, workers_of
@@ -103,6 +104,15 @@ def test_what_a_piece_raises_on_purpose_is_raised_here(make: Make, kind: Kind, d
     with pytest.raises(IntegrityError, match="is missing") as raised:
         carried_out(make(kind), trainings(lost), CELLS, work)
     assert "lockforge runs clean" in raised.value.hint
+    assert len(carried_out(make(kind), trainings(digits), CELLS[:1], work)) == 1
+
+
+@pytest.mark.parametrize("kind", ["processes", "ray"])
+def test_want_of_memory_is_no_bug(make: Make, kind: Kind, digits: ImageSet, work: Work) -> None:
+    """A network that no machine holds; the worker says what to do, and works afterwards."""
+    vast = Spread(measure_cell, set_course, (digits, NETWORK.model_copy(update={"stem_channels": 2**24}), QUICK))
+    with pytest.raises(ResourceError, match="memory ran out"):
+        carried_out(make(kind), vast, CELLS[:1], work)
     assert len(carried_out(make(kind), trainings(digits), CELLS[:1], work)) == 1
 
 

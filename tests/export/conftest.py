@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from lockforge.files import Files
 from lockforge.randomness import torch_generator
 from lockforge.records import Architecture, Cell, Checkpoint, FileRef, ImageSet, Op, Splits
-from lockforge.runs import Files
 from lockforge.spaces.networks import build, state
 
 ARCHITECTURE = Architecture(

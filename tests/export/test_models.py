@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 from lockforge.errors import DataError, IntegrityError, RecipeError
 from lockforge.export.models import Model, Place, place_of, public_places, read_given
 from lockforge.export.weights import read_model, with_metadata, write_weights
+from lockforge.files import Files
 from lockforge.randomness import torch_generator
 from lockforge.recipe import Recipe
 from lockforge.records import Checkpoint, ImageSet, NamedArchitecture
-from lockforge.runs import Files
 from lockforge.spaces.named import to_published
 from lockforge.spaces.networks import build, state
 

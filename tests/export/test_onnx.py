@@ -8,10 +8,10 @@ import torch
 from lockforge.errors import OutcomeError
 from lockforge.export import onnx as room
 from lockforge.export.onnx import NOT_CHECKED, parity_of, to_onnx
+from lockforge.files import Files
 from lockforge.randomness import torch_generator
 from lockforge.recipe import ExportRecipe
 from lockforge.records import Checkpoint, NamedArchitecture
-from lockforge.runs import Files
 from lockforge.spaces.black_box import read_black_box
 from lockforge.spaces.networks import build, parameters, state
 from lockforge.spaces.structured import choose_filters, remove_filters

@@ -22,9 +22,9 @@ from lockforge.evidence.manifest import write_manifest
 from lockforge.export.predict import predict
 from lockforge.export.stage import _preprocessing
 from lockforge.export.weights import write_weights
+from lockforge.files import Files
 from lockforge.recipe import Recipe
 from lockforge.records import Checkpoint, ImageSet
-from lockforge.runs import Files
 from lockforge.spaces.networks import load
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "serve_onnx.py"

@@ -15,8 +15,8 @@ from lockforge.evidence.keyed import keyed_digest
 from lockforge.evidence.manifest import hash_folder, read_manifest
 from lockforge.evidence.signing import PrivateKey, Trust, new_key, verify_folder
 from lockforge.export.seal import Seal, seal_release
+from lockforge.files import Files
 from lockforge.records import Provenance, Report
-from lockforge.runs import Files
 from tests.export import made_up
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)

@@ -7,8 +7,8 @@ import pytest
 from lockforge.errors import ResourceError
 from lockforge.evidence.manifest import read_manifest
 from lockforge.export.stage import check_place, lay_out
+from lockforge.files import Files
 from lockforge.records import Artifact, Provenance
-from lockforge.runs import Files
 
 CIRCUMSTANCES = Provenance(versions={}, hardware={}, seconds={}, commit="none", started="2026-01-01")
 

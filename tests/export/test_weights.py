@@ -10,10 +10,10 @@ from safetensors.numpy import load as load_arrays
 
 from lockforge.errors import DataError, IntegrityError
 from lockforge.export.weights import read_model, with_metadata, write_weights
+from lockforge.files import Files
 from lockforge.randomness import torch_generator
 from lockforge.recipe import Recipe
 from lockforge.records import Checkpoint, ImageSet, NamedArchitecture
-from lockforge.runs import Files
 from lockforge.spaces.networks import build, load, state
 from lockforge.spaces.structured import choose_filters, remove_filters
 

@@ -12,10 +12,10 @@ from lockforge.data.roles import read_roles
 from lockforge.engine import fit, stack
 from lockforge.pipeline import open_runs, protect
 from lockforge.plan.speeds import Speeds, Steps
-from lockforge.plan.walk import WORDS, Question, walk
+from lockforge.plan.walk import Question, walk
 from lockforge.recipe import Recipe, read_recipe
 from lockforge.records import Roles
-from lockforge.runs import Runs
+from lockforge.runs import WORDS, Runs
 
 TINY = """
 threads: 1
@@ -52,7 +52,7 @@ class Seen:
     def step(self, done: float, total: float, note: str) -> None:
         """Not looked at."""
 
-    def end(self, stage: str, seconds: float, *, cached: bool) -> None:
+    def end(self, stage: str, seconds: float, *, cached: bool, note: str) -> None:
         """Not looked at."""
 
     def note(self, module: nn.Module, steps: int) -> None:

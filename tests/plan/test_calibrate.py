@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from lockforge.engine.effort import Fits
+from lockforge.files import Files
 from lockforge.plan import calibrate
 from lockforge.plan.calibrate import cache_folder, grouping, speeds_of
 from lockforge.plan.speeds import Steps
 from lockforge.recipe import Recipe
 from lockforge.records import Architecture, Cell, Op
-from lockforge.runs import Files
 
 TINY_NETWORK = Architecture(
     space="transnas101", cell=Cell(ops=(Op.none, Op.none, Op.none, Op.conv3x3, Op.none, Op.none)), stem_channels=4, cells_per_stage=1,

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from lockforge.audit.ledger import Ledger
-from lockforge.cli import show
 from lockforge.errors import IntegrityError
-from lockforge.plan.walk import WORDS, walk
+from lockforge.files import held
+from lockforge.plan.walk import walk
 from lockforge.records import TransferAudit
-from lockforge.runs import held
 from tests.plan.conftest import Ran
 
 
@@ -157,8 +156,3 @@ def test_an_answer_that_was_changed_is_refused_as_protect_refuses_it(copied: Ran
     (folders(copied, "search_cell")[0] / "result.json").write_text("{}")
     with pytest.raises(IntegrityError, match="search_cell"):
         copied.walk()
-
-
-def test_stages_are_called_as_progress_calls_them() -> None:
-    """One word for a stage, in a plan and while it works."""
-    assert WORDS.items() <= show.WORDS.items()

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from lockforge.data.roles import read_set
+from lockforge.files import Files
 from lockforge.randomness import numpy_generator, torch_generator
 from lockforge.recipe import DataRecipe
 from lockforge.records import ImageSet, TaskEmbedding
-from lockforge.runs import Files, Work
+from lockforge.runs import Work
 from lockforge.search.predictor import PairNetwork, Predictor, code_width, load_predictor, save_predictor
 
 DIMENSION = 12

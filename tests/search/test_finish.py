@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from lockforge.errors import OutcomeError
+from lockforge.files import Files
 from lockforge.randomness import numpy_generator
 from lockforge.recipe import FitRecipe, NetworkRecipe, SearchRecipe, ShortlistRecipe
 from lockforge.records import Cell, ImageSet
-from lockforge.runs import Files, Work
+from lockforge.runs import Work
 from lockforge.search import finish as room
 from lockforge.search.finish import Finish, finish, longer
 from lockforge.search.lists import Lists

@@ -14,10 +14,10 @@ from lockforge.audit.thief import Loot
 from lockforge.data.batches import load_pool
 from lockforge.engine.evaluate import accuracy, logits_of
 from lockforge.errors import DataError
+from lockforge.files import Files
 from lockforge.randomness import torch_generator
 from lockforge.recipe import AuditRecipe
 from lockforge.records import Cell, Checkpoint, ImageSet, Op
-from lockforge.runs import Files
 from lockforge.spaces.counts import flops
 from lockforge.spaces.networks import CellNetwork, build, load, state
 

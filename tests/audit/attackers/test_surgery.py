@@ -12,10 +12,10 @@ from lockforge.audit.protocol import Attempt, Budget, Facts
 from lockforge.audit.thief import Loot
 from lockforge.data.batches import load_pool
 from lockforge.engine.evaluate import accuracy, logits_of
+from lockforge.files import Files
 from lockforge.randomness import torch_generator
 from lockforge.recipe import AuditRecipe
 from lockforge.records import Architecture, Checkpoint, ImageSet, Op
-from lockforge.runs import Files
 from lockforge.spaces.cells import cell_of, connected
 from lockforge.spaces.networks import CellNetwork, build, load, prune_dead, state
 
