@@ -73,7 +73,7 @@ def open_runs(
 ) -> Runs:
     """The runs folder, with the recipe's seed and threads and this machine's device.
 
-    Args: executor: where what can be done at once is done; None: threads of this process.
+    Args: executor: where what can be done at once is done; None: this machine, see `executors.make_executor`.
     Raises: ResourceError: no such device, or the folder cannot be written to.
     """
     chosen = choose_device(device)

@@ -195,7 +195,8 @@ class Runs:
     def all(self, ask: Callable[..., R], questions: Sequence[tuple[StageInput, ...]]) -> tuple[R, ...]:
         """The answers to several questions that do not need one another, in order; those that are missing are worked out at once.
 
-        Each computes on an equal part of the recipe's threads, one at least. A question that is asked twice is worked out once.
+        Each computes on an equal part of the recipe's threads, one at least, so that last digits may differ from those of a question asked
+        alone. A question that is asked twice is worked out once.
 
         Raises: IntegrityError: a stored answer was changed. ResourceError: another process works on one of these questions.
         """

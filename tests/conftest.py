@@ -30,6 +30,12 @@ def pytest_configure() -> None:
     os.environ["RAY_TQDM_PATCH_PRINT"] = "0"  # as `executors.ray` does, before a test imports Ray itself
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: files are handed out whole, and a long one at the end would have the other process wait."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def _one_thread_again() -> Iterator[None]:
     """A test that ran a pipeline leaves its recipe's number of threads behind."""

@@ -23,8 +23,8 @@ class Runtime:
     runs: RunsFolder = Path("runs")
     device: Device = "auto"
     executor: Annotated[
-        Kind, typer.Option("--executor", metavar="threads|processes|ray", help="Where independent pieces of the work are done.")
-    ] = "threads"
+        Kind, typer.Option("--executor", metavar="here|threads|processes|ray", help="Where independent pieces of the work are done.")
+    ] = "here"
     workers: Annotated[int | None, typer.Option("--workers", metavar="N", help="Pieces at once; none: one a thread of the recipe.")] = None
     address: Annotated[
         str | None, typer.Option("--address", metavar="HOST:PORT", help="For ray: a cluster that is running; none starts one here.")

@@ -260,6 +260,7 @@ class _Flat:
         self.members = members
         self.parameters = [parameter for parameter in folded.parameters() if parameter.requires_grad]
         self.sizes = [parameter.numel() for parameter in self.parameters]
+        self.orders = [_last(parameter) for parameter in self.parameters]
         self.values = self.joined([parameter.detach() for parameter in self.parameters])
         for parameter, part in zip(self.parameters, torch.split(self.values, self.sizes), strict=True):
             parameter.data = _in_shape(part, parameter)
@@ -269,8 +270,8 @@ class _Flat:
 
     def joined(self, parts: Sequence[Tensor | None]) -> Float[Tensor, " KP"]:
         """One vector of tensors in the parameters' shapes; None is zeros."""
-        pairs = zip(parts, self.parameters, strict=True)
-        return torch.cat([(torch.zeros_like(like) if part is None else part).permute(_last(like)).reshape(-1) for part, like in pairs])
+        there = [torch.zeros_like(like) if part is None else part for part, like in zip(parts, self.parameters, strict=True)]
+        return torch.cat([(part.permute(order) if order else part).reshape(-1) for part, order in zip(there, self.orders, strict=True)])
 
     def spread(self, each: Float[Tensor, " K"]) -> Float[Tensor, " KP"]:
         """One number a member."""
@@ -283,14 +284,14 @@ class _Flat:
 
 
 def _last(like: Tensor) -> tuple[int, ...]:
-    """The order of axes in which a kernel's channels lie side by side."""
-    return (0, 2, 3, 1) if like.dim() == 4 else tuple(range(like.dim()))
+    """The order of axes in which a kernel's channels lie side by side; nothing where it is the one that there is."""
+    return (0, 2, 3, 1) if like.dim() == 4 else ()
 
 
 def _in_shape(part: Float[Tensor, " n"], like: Tensor) -> Tensor:
     """A view of a piece of a vector in the shape of a parameter."""
-    shape = [like.shape[axis] for axis in _last(like)]
-    return part.view(shape).permute(0, 3, 1, 2) if like.dim() == 4 else part.view(shape)
+    order = _last(like)
+    return part.view([like.shape[axis] for axis in order]).permute(0, 3, 1, 2) if order else part.view(like.shape)
 
 
 class _Stack:

@@ -1,6 +1,7 @@
 """Where independent pieces of work are done: in threads of this process, in other processes, on a Ray cluster.
 
-    threads    the default: as many pieces at once as torch has threads, each on one of them
+    here       the default: processes for many pieces on a CPU, threads for anything else
+    threads    as many pieces at once as torch has threads, each on one of them
     processes  worker processes on this machine, which are told what to do in lines of JSON
     ray        a Ray cluster, one machine or many (extra `cluster`)
 
@@ -12,17 +13,17 @@ from typing import Literal
 from lockforge.errors import RecipeError
 from lockforge.pieces import Executor
 
-Kind = Literal["threads", "processes", "ray"]
+Kind = Literal["here", "threads", "processes", "ray"]
 
 __all__ = ["Kind", "make_executor"]
 
 
 def make_executor(
-    kind: Kind = "threads", *, workers: int | None = None, address: str | None = None, gpus: float = 0.0, share: str | None = None
+    kind: Kind = "here", *, workers: int | None = None, address: str | None = None, gpus: float = 0.0, share: str | None = None
 ) -> Executor:
     """An executor by its name.
 
-    Args: workers: pieces at once; None is one a thread (threads, processes), or what the cluster has (ray). address: of a running cluster.
+    Args: workers: pieces at once; None is one a thread (on this machine), or what the cluster has (ray). address: of a running cluster.
         gpus: GPUs for each piece on a cluster, a fraction where several share one. share: where files travel (an fsspec URL), when the
         workers do not see this machine's runs folder.
     Raises: RecipeError: options that this executor does not have; all at once. ResourceError: the extra is not installed.
@@ -33,6 +34,10 @@ def make_executor(
     faults += [f"--gpus {gpus}: a share of GPUs is 0 or more"] if gpus < 0 else []
     if faults:
         raise RecipeError(f"--executor {kind} cannot be had with these options", faults=faults, hint="docs/scale.md tells which has which")
+    if kind == "here":
+        from lockforge.executors.here import Here
+
+        return Here(workers)
     if kind == "threads":
         from lockforge.executors.threads import Threads
 

@@ -1,6 +1,7 @@
 """A piece as text, and its outcome as text: all that passes between this process and a worker.
 
-Nothing is pickled. A function is named by its module and name, and must be one of ours; a record by its type and its JSON.
+A piece is never pickled: a function is named by its module and name, and must be one of ours; a record by its type and its JSON. (Ray
+carries this text, and the one function that takes it, by its own means, which are pickles.)
 """
 
 import importlib

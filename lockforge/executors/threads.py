@@ -5,6 +5,7 @@ as it is told however many pieces there are, and draws from generators of its ow
 """
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -17,6 +18,8 @@ import torch
 from lockforge.errors import InterruptedRunError
 from lockforge.pieces import Done, InTurn, Piece, Q, Spread, do_piece
 from lockforge.runs import Work
+
+_TURN = 2e-4  # seconds; of .01 to 5 ms this was among the best, by a tenth of a whole audit
 
 
 class Brake:
@@ -45,6 +48,17 @@ class Brake:
             work.report(done, total, note)
 
         return replace(work, report=report, pulse=self.ask, executor=InTurn())
+
+
+@contextlib.contextmanager
+def short_turns() -> Iterator[None]:
+    """Let a thread that waits for Python have it sooner than after the usual five milliseconds: a step of a small network is shorter."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 @contextlib.contextmanager
@@ -77,7 +91,7 @@ class Threads:
             with _stream(device) if at_once > 1 else nullcontext():
                 return do_piece(spread, before, place, replace(piece, work=brake.on(piece.work)))
 
-        with threads_each(threads) as there:
+        with threads_each(threads) as there, short_turns():
             at_once = self.workers or (max(1, there // threads) if device == "cpu" else 1)
             before = spread.prepared(pieces[0].work)
             with ThreadPoolExecutor(at_once) as pool:

@@ -47,19 +47,21 @@ _RANDOM_CELLS = 4
 _MOST_STEPS = 24
 
 
-def speeds_of(architecture: AnyArchitecture, recipe: Recipe, files: Files, device: str, *, again: bool = False) -> Speeds:
+def speeds_of(
+    architecture: AnyArchitecture, recipe: Recipe, files: Files, device: str, *, apart: bool = False, again: bool = False
+) -> Speeds:
     """How fast this machine is with a network: found in the cache folder, or measured and kept there, where that can be written to.
 
-    Args: again: measure, whatever is there.
+    Args: apart: what goes side by side does so in processes, so that it need not queue for Python. again: measure, whatever is there.
     """
-    circumstances = _circumstances(architecture, recipe, device)
+    circumstances = _circumstances(architecture, recipe, device) | {"apart": str(apart)}
     path = cache_folder() / f"speeds-{sha256_text(canonical_json(circumstances))[:16]}.json"
     if not again:
         try:
             return Speeds.from_json(path.read_bytes())
         except (OSError, IntegrityError):
             pass  # nothing there, or of another version: it is measured again
-    found = _Calibration(architecture, recipe, files, device).measured(circumstances)
+    found = _Calibration(architecture, recipe, files, device, apart=apart).measured(circumstances)
     try:
         write_whole(path, found.to_json().encode())
     except (OSError, ResourceError):
@@ -154,14 +156,14 @@ def _line(small: tuple[int, float], large: tuple[int, float]) -> tuple[float, fl
 class _Calibration:
     """One network on this machine, and everything else that a plan needs the seconds of."""
 
-    def __init__(self, architecture: AnyArchitecture, recipe: Recipe, files: Files, device: str) -> None:
+    def __init__(self, architecture: AnyArchitecture, recipe: Recipe, files: Files, device: str, *, apart: bool) -> None:
         self.architecture, self.recipe, self.files, self.device = architecture, recipe, files, device
         shape = architecture.shape
         images = torch.randint(256, (_PICTURES, *shape), generator=torch_generator(0, "plan", "pictures"), dtype=torch.uint8)
         labels = torch.arange(_PICTURES) % architecture.classes
         channels = shape[0]
         self.pool = Pool(images, labels, torch.full((channels,), 0.5), torch.full((channels,), 0.25), architecture.classes).to(device)
-        self.workers = torch.get_num_threads() if device == "cpu" else 1
+        self.workers = torch.get_num_threads() if device == "cpu" and not apart else 1
 
     def measured(self, circumstances: dict[str, str]) -> Speeds:
         """Everything."""

@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 
 from lockforge.engine.effort import Effort, Fits
+from lockforge.executors.threads import Threads
 from lockforge.export.models import Place
+from lockforge.pieces import InTurn
 from lockforge.pipeline import STAND_IN
 from lockforge.plan.calibrate import grouping, speeds_of
 from lockforge.plan.speeds import HIGH, LOW, Groups, Speeds, side_by_side
@@ -83,12 +85,13 @@ def make_plan(
     """
     questions = walk(recipe, roles, do, public, own)
     network = _typical(questions, recipe, roles)
-    speeds = (calibrate or (lambda one: speeds_of(one, recipe, do.files, do.device)))(network)
+    speeds = (calibrate or calibrated(recipe, do, again=False))(network)
     groups = grouping(network, do.device)
     beside = workers or (torch.get_num_threads() if do.device == "cpu" else 1)
+    programs = beside if _apart(do) and beside > 1 else 0
     lines = tuple(_line(one, speeds, groups, beside) for one in questions)
     left = _together(lines, beside) + (speeds.begun if any(line.left for line in lines) else 0.0)
-    memory, peak = _memory(lines, roles, speeds, groups, beside, gpu=do.device.startswith("cuda"))
+    memory, peak = _memory(lines, roles, speeds, groups, beside, programs, gpu=do.device.startswith("cuda"))
     return Plan(
         lines=lines,
         seconds=left,
@@ -137,12 +140,19 @@ def _line(question: Question, speeds: Speeds, groups: Groups, workers: int) -> L
     return Line(question, left, whole)
 
 
-def _memory(lines: Sequence[Line], roles: Roles, speeds: Speeds, groups: Groups, workers: int, *, gpu: bool) -> tuple[dict[str, int], int]:
+def _apart(do: Runs) -> bool:
+    """Whether an audit's attacks go to other processes."""
+    return do.device == "cpu" and not isinstance(do.executor, Threads | InTurn)
+
+
+def _memory(
+    lines: Sequence[Line], roles: Roles, speeds: Speeds, groups: Groups, workers: int, programs: int, *, gpu: bool
+) -> tuple[dict[str, int], int]:
     """What is held at the stage that holds most, and the most in all: not less than was held while this machine was calibrated.
 
-    Of a GPU only what lies there: not the program.
+    Of a GPU only what lies there: not the program. Args: programs: worker processes of an audit.
     """
-    parts = [_held(line.question, roles, speeds, groups, workers) for line in lines if line.question.state != "done"]
+    parts = [_held(line.question, roles, speeds, groups, workers, programs) for line in lines if line.question.state != "done"]
     most = max(parts, key=lambda one: sum(one.values()), default={})
     if gpu:
         return most, sum(most.values())
@@ -150,8 +160,8 @@ def _memory(lines: Sequence[Line], roles: Roles, speeds: Speeds, groups: Groups,
     return found, max(sum(found.values()), speeds.most_resident)
 
 
-def _held(question: Question, roles: Roles, speeds: Speeds, groups: Groups, workers: int) -> dict[str, int]:
-    """Bytes that one question holds beside the program: activations of its largest step, weights in training or kept, pictures."""
+def _held(question: Question, roles: Roles, speeds: Speeds, groups: Groups, workers: int, programs: int) -> dict[str, int]:
+    """Bytes that one question holds beside the program: activations of its largest step, weights in training or kept, pictures, workers."""
     trained = [one for one in question.effort.fits if one.of == "network"]
     look = 4 * _LOOK * roles.source.shape[0] * roles.source.shape[1] * roles.source.shape[2]
     if not question.items:
@@ -166,6 +176,7 @@ def _held(question: Question, roles: Roles, speeds: Speeds, groups: Groups, work
     target = max(_bytes(images, ("train", "val")) for images in roles.targets)
     seeds = 1 + max(item.seed for item in question.items)
     return {
+        **({"worker processes": programs * speeds.resident} if programs else {}),
         "activations": workers * step,
         "weights": workers * (_COPIES * stacked + question.held) * speeds.weights,
         "pictures": (1 + seeds + workers) * target + max(_bytes(images, ("test",)) for images in roles.targets) + workers * look,
@@ -203,7 +214,7 @@ def free_memory(device: str) -> int:
 
 def calibrated(recipe: Recipe, do: Runs, *, again: bool) -> Calibrate:
     """The speeds of this machine from the cache, or measured anew where that is asked for."""
-    return lambda network: speeds_of(network, recipe, do.files, do.device, again=again)
+    return lambda network: speeds_of(network, recipe, do.files, do.device, apart=_apart(do), again=again)
 
 
 def as_json(plan: Plan) -> dict[str, object]:

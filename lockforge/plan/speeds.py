@@ -32,7 +32,7 @@ class Steps(Record):
 
 
 class Speeds(Record):
-    """What was measured here, in seconds: trainings alone on all threads, and by one of `workers` on one thread each; pictures passed.
+    """What was measured here, in seconds: trainings alone on all threads, and one of `workers` at once on a thread each; pictures passed.
 
     `begun`: what the first training of a program takes longer than others. `stack` is missing where networks of this size are not stacked.
     `random_cell`: a step of a random cell in steps of the typical one. `thought`: of a search, what comes before its first training;

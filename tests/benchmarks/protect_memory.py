@@ -2,8 +2,8 @@
 
 Made-up pictures of 32 x 32 pixels, the recipe `cifar10-cpu` with a training budget of a few steps: every stage holds what it holds in a
 long run. With a weight lock on auxiliary pictures made of the source, unless `--without lock`. Counted every 50 ms over all processes of
-the command: `resident` is all of their pages, `own` those that no file backs (pages of mapped files are the system's to drop).
-`peak_bytes` is the highest resident size that the system noted of any of them, or the highest sum.
+the command: `resident` is all of their pages, those that several share divided among them; `own` those that no file backs (pages of mapped
+files are the system's to drop). `peak_bytes` is the highest resident size that the system noted of any of them, or the highest sum.
 """
 
 import re
@@ -71,7 +71,7 @@ def watch(child: "subprocess.Popen[bytes]", runs: Path) -> tuple[dict[str, dict[
     while child.poll() is None:
         found = [said for said in map(said_of, family(child.pid)) if said]
         if found:
-            resident, own = (sum(said[name] for said in found) for name in ("VmRSS", "RssAnon"))
+            resident, own = (sum(said[name] for said in found) for name in ("Pss", "Pss_Anon"))
             highest = max(highest, resident, *(said["VmHWM"] for said in found))
             entry = stages[stage_now(runs)]
             entry["resident"], entry["own"] = max(entry["resident"], resident), max(entry["own"], own)
@@ -83,18 +83,21 @@ def family(pid: int) -> list[int]:
     """A process and all that it started."""
     found = [pid]
     for one in found:
-        children = Path(f"/proc/{one}/task/{one}/children")
-        found += [int(word) for word in children.read_text().split()] if children.exists() else []
+        for children in Path(f"/proc/{one}/task").glob("*/children"):  # of every thread
+            try:
+                found += [int(word) for word in children.read_text().split()]
+            except OSError:
+                continue  # that thread has ended
     return found
 
 
 def said_of(pid: int) -> dict[str, int]:
     """Bytes by name, as the system says them of a process; empty where it is gone."""
     try:
-        text = Path(f"/proc/{pid}/status").read_text()
+        text = "".join(Path(f"/proc/{pid}/{name}").read_text() for name in ("status", "smaps_rollup"))
     except OSError:
         return {}
-    said = {name: int(number) * 1024 for name, number in re.findall(r"^(VmRSS|VmHWM|RssAnon):\s+(\d+) kB", text, re.MULTILINE)}
+    said = {name: int(number) * 1024 for name, number in re.findall(r"^(VmHWM|Pss|Pss_Anon):\s+(\d+) kB", text, re.MULTILINE)}
     return said if len(said) == 3 else {}
 
 

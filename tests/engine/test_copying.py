@@ -25,6 +25,7 @@ class Tied(nn.Module):
         self.register_buffer("mean", torch.arange(3.0), persistent=False)
         self.register_buffer("none", None)
         self.sizes = [3, 3]
+        self.first.notes = self.second.notes = {}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Through all three."""
@@ -52,6 +53,31 @@ def test_a_copy_is_what_the_library_makes() -> None:
         assert all(torch.equal(one, other) for one, other in zip(before, ours.state_dict().values(), strict=True))
 
 
+class Particular(nn.Module):
+    """It says itself how it is copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.copies = 0
+
+    def __getstate__(self) -> dict[str, object]:
+        """One copy more."""
+        return vars(self) | {"copies": self.copies + 1}
+
+
+def test_a_network_that_says_how_it_is_copied_is_asked() -> None:
+    """Also as a part of another; a recurrent one, whose weights stand in a second list, computes with its own."""
+    assert copied(nn.Sequential(Particular()))[0].copies == copied(Particular()).copies == 1
+    recurrent = nn.LSTM(2, 3)
+    other, x = copied(recurrent), torch.ones(1, 1, 2)
+    before = other(x)[0]
+    with torch.no_grad():
+        recurrent.weight_ih_l0.zero_()
+    assert torch.equal(other(x)[0], before)
+    assert not torch.equal(recurrent(x)[0], before)
+
+
 def test_what_is_shared_stays_shared_and_hooks_go_along() -> None:
     """The tied weight is one tensor in the copy too, the hook still doubles, and new hooks on the copy are its own."""
     network = Tied()
@@ -63,5 +89,6 @@ def test_what_is_shared_stays_shared_and_hooks_go_along() -> None:
     other.second.register_forward_hook(_double)
     assert not torch.equal(other(x), network(x))
     assert type(other.frozen._forward_hooks) is type(network.frozen._forward_hooks) is OrderedDict
+    assert other.first.notes is other.second.notes is not network.first.notes
     other.sizes.append(4)
     assert network.sizes == [3, 3]

@@ -1,6 +1,7 @@
 """Every executor does the same pieces with the same outcomes, keeps what is finished when a worker dies, and stops when it is told."""
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,9 +12,10 @@ import pytest
 import torch
 
 from lockforge.data.roles import read_set
-from lockforge.errors import IntegrityError, RecipeError, ResourceError
+from lockforge.errors import IntegrityError, OutcomeError, RecipeError, ResourceError
 from lockforge.executors import Kind, make_executor
 from lockforge.executors import ray as ray_room
+from lockforge.executors.here import Here
 from lockforge.executors.messages import ask, asked
 from lockforge.executors.processes import Processes
 from lockforge.executors.share import pull, push
@@ -250,6 +252,42 @@ def test_a_message_names_our_functions_and_records_only(work: Work, digits: Imag
             asked(json.dumps(tree | changed))
     with pytest.raises(TypeError, match="not list"):
         ask(trainings(digits), Piece(([1],), work), 1)  # type: ignore[arg-type]  # which is the point
+
+
+def test_this_machine_starts_processes_where_many_pieces_wait_on_a_cpu(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four for each worker; fewer, one worker, and CUDA stay in this process."""
+    chosen: list[str] = []
+    for kind in (Threads, Processes):
+        monkeypatch.setattr(kind, "run", lambda self, *_given, threads: chosen.append(f"{type(self).__name__} {threads}"))
+    for pieces, workers, device in ((8, 2, "cpu"), (7, 2, "cpu"), (8, 3, "cpu"), (8, 1, "cpu"), (8, 2, "cuda"), (8, None, "cpu")):
+        on = replace(work, device=device)
+        make_executor("here", workers=workers).run(Spread(measure_cell), [Piece((), on)] * pieces, lambda _done: None, threads=1)
+    assert chosen == ["Processes 1", *["Threads 1"] * 5]
+
+
+def test_this_machine_uses_workers_that_are_there(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For two pieces of a stage already; not for one, nor for whole stages, which tell of their progress."""
+    chosen: list[str] = []
+    for kind in (Threads, Processes):
+        monkeypatch.setattr(kind, "run", lambda self, *_given, **_named: chosen.append(type(self).__name__))
+    here = Here(2)
+    monkeypatch.setattr(here.processes, "idle", ["one"])
+    for spread, pieces in ((Spread(measure_cell, set_course), 2), (Spread(measure_cell, set_course), 1), (Spread(measure_cells), 2)):
+        here.run(spread, [Piece((), work)] * pieces, lambda _done: None)
+    assert chosen == ["Processes", "Threads", "Threads"]
+
+
+def test_threads_take_short_turns_while_they_work(work: Work) -> None:
+    """Python's own turn is back afterwards, also after a fault."""
+    usual, seen = sys.getswitchinterval(), []
+
+    def each(*, work: Work) -> CellAccuracies:
+        seen.append(sys.getswitchinterval())
+        raise OutcomeError(f"in {work.folder}")
+
+    with pytest.raises(OutcomeError):
+        Threads(2).run(Spread(each), [Piece((), work)] * 3, lambda _done: None)
+    assert max(seen) < usual == sys.getswitchinterval()
 
 
 def test_threads_share_what_the_recipe_gives(work: Work) -> None:

@@ -49,8 +49,9 @@ def test_a_machine_is_measured_once(tiny: Recipe, tmp_path: Path, monkeypatch: p
     for other in (TINY_NETWORK.model_copy(update={"shape": (1, 8, 8)}), TINY_NETWORK.model_copy(update={"stem_channels": 8})):
         with pytest.raises(AssertionError, match="again"):
             speeds_of(other, tiny, files, "cpu")
-    with pytest.raises(AssertionError, match="again"):
-        speeds_of(TINY_NETWORK, tiny, files, "cpu", again=True)
+    for how in ({"again": True}, {"apart": True}):
+        with pytest.raises(AssertionError, match="again"):
+            speeds_of(TINY_NETWORK, tiny, files, "cpu", **how)
 
 
 @pytest.mark.usefixtures("_quick")
@@ -80,7 +81,7 @@ def test_a_stack_is_not_taken_for_slower_than_its_networks_one_by_one(
     """A measurement of a stack that met a busy moment (100 s a step) is no measurement of the stack."""
     monkeypatch.setattr(calibrate, "_start_and_step", lambda _run, _workers=1: (0.0, 100.0))
     alone = Steps(start=0, step=1, example=0.125)
-    stack = calibrate._Calibration(TINY_NETWORK, tiny, Files(tmp_path), "cpu").stack(alone)
+    stack = calibrate._Calibration(TINY_NETWORK, tiny, Files(tmp_path), "cpu", apart=False).stack(alone)
     assert stack is not None
     for examples, members in ((8, 2), (16, 2), (8, 6)):
         one = Fits(trainings=members, steps=1, examples=examples)
@@ -89,10 +90,8 @@ def test_a_stack_is_not_taken_for_slower_than_its_networks_one_by_one(
 
 def test_bytes_that_are_saved_for_the_backward_pass_are_counted(tiny: Recipe, tmp_path: Path) -> None:
     """At least every input of a convolution of one example, and in proportion to the picture's pixels."""
-    small, large = (
-        calibrate._Calibration(TINY_NETWORK.model_copy(update={"shape": (1, side, side)}), tiny, Files(tmp_path), "cpu").saved()
-        for side in (8, 16)
-    )
+    networks = [TINY_NETWORK.model_copy(update={"shape": (1, side, side)}) for side in (8, 16)]
+    small, large = (calibrate._Calibration(one, tiny, Files(tmp_path), "cpu", apart=False).saved() for one in networks)
     assert small > 4 * 4 * 8 * 8  # the stem's output alone
     assert 3.5 < large / small < 4.5
 

@@ -7,8 +7,11 @@ import pytest
 from lockforge.data.builtin import DEFAULT
 from lockforge.data.roles import read_roles
 from lockforge.engine.effort import Effort, Fits
+from lockforge.executors import make_executor
 from lockforge.pipeline import open_runs
+from lockforge.plan import estimate
 from lockforge.plan.estimate import Plan, as_json, free_memory, make_plan
+from lockforge.plan.speeds import Speeds
 from lockforge.recipe import Recipe
 from tests.plan.conftest import ROUND, Ran
 
@@ -58,6 +61,24 @@ def test_more_workers_shorten_what_goes_side_by_side_and_nothing_else(plan: Plan
     assert {stage: seconds[stage] for stage in ("train", "export")} == {stage: fewer[stage] for stage in ("train", "export")}
     others = sum(line.left for line in four.lines if line.question.stage in {"search", "audit", "export"})
     assert four.seconds == pytest.approx(others + sum(_longest(four, stage, 4) for stage in ("embed", "train", "prune")) + ROUND.begun)
+
+
+def test_worker_processes_take_memory_and_do_not_queue(tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of them hold the program twice more, at the audit; threads and a single worker hold it once. What goes apart is timed apart."""
+    asked: list[bool] = []
+
+    def speeds(*_given: object, apart: bool, **_more: object) -> Speeds:
+        asked.append(apart)
+        return ROUND.model_copy(update={"resident": 10**9})
+
+    monkeypatch.setattr(estimate, "speeds_of", speeds)
+    held = {}
+    for kind, workers in (("processes", 2), ("here", 2), ("here", 1), ("threads", 2)):
+        do = open_runs(tiny, tmp_path / "runs", device="cpu", executor=make_executor(kind))
+        plan = make_plan(tiny, read_roles(*DEFAULT, tiny.data, do.files), do, workers=workers)
+        held[kind, workers] = plan.memory.get("worker processes", 0)
+    assert held == {("processes", 2): 2 * 10**9, ("here", 2): 2 * 10**9, ("here", 1): 0, ("threads", 2): 0}
+    assert asked == [True, True, True, False]
 
 
 def _longest(plan: Plan, stage: str, workers: int) -> float:
