@@ -2,8 +2,8 @@
 
 The recipe's own data (`--source` and the others give others), an empty runs folder, a fresh calibration. A ratio is estimated seconds over
 true ones: above 1 the plan said too much. `known` is what the plan would have said had it known which cells the search was to find: it is
-asked again afterwards. `plan_again_s` is its time with the calibration found again. Memory is the most that the process that protects held,
-beside the plan's figure. `--set` makes the work small.
+asked again afterwards. `plan_again_s` is its time with the calibration found again. Memory is the most that all processes of `protect`
+held, counted as `protect_memory` counts it, beside the plan's figure. `--set` makes the work small.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from typing import Any
 from lockforge.engine.device import set_threads
 from lockforge.runs import WORDS
 from tests.benchmarks.line import write_line
+from tests.benchmarks.protect_memory import watch
 
 
 def main() -> None:
@@ -55,10 +56,10 @@ def compared(given: argparse.Namespace, folder: Path) -> dict[str, object]:
         started = time.perf_counter()
         with (folder / "err").open("w+") as err, (folder / "out").open("w+") as out:
             process = subprocess.Popen([sys.executable, "-m", "lockforge", *arguments], env=environment, stdout=out, stderr=err)
-            _, code, used = os.wait4(process.pid, 0)
-            if code:
+            _, most = watch(process, folder / "runs")
+            if process.returncode:
                 sys.exit((folder / "err").read_text())
-        return (folder / "out").read_text(), time.perf_counter() - started, used.ru_maxrss * 1024
+        return (folder / "out").read_text(), time.perf_counter() - started, most
 
     said, first, _ = lockforge("plan", given.recipe, *common, "--json")
     plan = json.loads(said)
