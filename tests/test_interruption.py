@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_at_twenty_moments_the_same_bytes_come_out() -> None:
     """In every stage, while reading, and while the release is laid out; nothing half done ever looks finished.
 
