@@ -14,8 +14,8 @@ _MANY = 4  # pieces for each of those at work, from which on starting processes 
 class Here:
     """Worker processes for many pieces on a CPU, threads of this process for few of them, and on CUDA. Workers that are there are used.
 
-    Threads queue for Python, which takes a third of a step of a small network: on two cores the audit of the digits takes 1.6 times as long
-    in threads as in processes (`tests/benchmarks/protect.py`).
+    Threads queue for Python, which takes a third of a step of a small network: on two cores the audit of the digits takes 1.5 to 1.7 times
+    as long in threads as in processes (`tests/benchmarks/protect.py`).
 
     Args: workers: pieces at once; None: torch's threads over those of a piece.
     """

@@ -155,7 +155,7 @@ class _Worker:
 
 
 def give_back_memory() -> None:
-    """Hand freed memory back to the system, which the workers need more: C's allocator keeps it otherwise, after a lock half a gigabyte."""
+    """Hand freed memory back to the system, which the workers need more: C's allocator keeps it otherwise."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
     if trim is not None:
         trim(0)
