@@ -1,9 +1,12 @@
-"""LockForge: lock an image model to its own task, then prove what a thief would still get out of it.
+"""LockForge: lock an image model to its own task, then prove what a thief would still get out of
+it.
 
-The map of the house. Nouns are shared rooms: `data` (pictures and roles), `spaces` (cells and networks), `engine` (the one training loop),
-`evidence` (curves, statistics, manifests, signatures; no torch). Verbs are stages, each a plain function from frozen records to a frozen
-record: `embed`, `search`, `train`, `prune`, `audit`, `export`. `pipeline` is the only place that knows their order, `plan` says it without
-doing it, `executors` are where independent pieces of it are done. `verify` checks a release, `gate` holds it against a policy.
+The map of the house. Nouns are shared rooms: `data` (images and roles), `spaces` (cells and
+networks), `engine` (the one training loop), `evidence` (curves, statistics, manifests, signatures;
+no torch). Verbs are stages, each a plain function from frozen records to a frozen record: `embed`,
+`search`, `train`, `prune`, `audit`, `export`. `pipeline` is the only place that knows their order,
+`plan` says it without doing it, `executors` are where independent pieces of it are done. `verify`
+checks a release, `gate` holds it against a policy.
 
 The names below are the public surface; those that need torch are loaded on first use.
 """

@@ -8,7 +8,8 @@
     |-- OutcomeError       6   training diverged, parity failed
     `-- InterruptedRunError  130  stopped by the user; the run can be resumed
 
-Exit code 1 is kept for a gate that says no. Anything else that escapes is a bug: exit code 70 with its whole traceback.
+Exit code 1 is kept for a gate that says no. Anything else that escapes is a bug: exit code 70 with
+its whole traceback.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ BUG = 70
 class LockForgeError(Exception):
     """What happened, where, with which value; `hint` says what to do next.
 
-    Args: message: one sentence. hint: the way out, one sentence. faults: when several were found at once, a line each.
+    Args: message: one sentence. hint: the way out, one sentence. faults: when several were found at
+        once, a line each.
     """
 
     exit_code: ClassVar[int] = BUG
@@ -56,15 +58,18 @@ class ResourceError(LockForgeError):
 
 
 def memory_ran_out(error: BaseException) -> ResourceError | None:
-    """What to say of an error that means that memory ran out; None of another one. torch raises a RuntimeError, on the CPU as on a GPU.
+    """What to say of an error that means that memory ran out; None of another one. torch raises a
+    RuntimeError, on the CPU as on a GPU.
 
     >>> memory_ran_out(RuntimeError("no")) is None, memory_ran_out(MemoryError()).message
     (True, 'memory ran out')
     """
-    said = isinstance(error, RuntimeError) and any(words in str(error) for words in ("can't allocate memory", "out of memory"))
+    said = isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("can't allocate memory", "out of memory")
+    )
     if not said and not isinstance(error, MemoryError):
         return None
-    hint = "give smaller pictures (data.size), a smaller batch, fewer images (data.limit_per_class) or fewer --workers"
+    hint = "give smaller images (data.size), a smaller batch, fewer images (data.limit_per_class) or fewer --workers"
     return ResourceError("memory ran out", hint=hint)
 
 
@@ -75,7 +80,9 @@ class IntegrityError(LockForgeError):
 
 
 class OutcomeError(LockForgeError):
-    """The work was done and its outcome must not be used: divergence, a refused guard, failed parity."""
+    """The work was done and its outcome must not be used: divergence, a refused guard, failed
+    parity.
+    """
 
     exit_code = 6
 

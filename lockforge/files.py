@@ -38,9 +38,12 @@ def writing(what: str, where: Path) -> Iterator[None]:
             errno.EPERM: "give a folder you may write to",
             errno.EROFS: "give a folder you may write to",
         }
-        if error.errno in hints or isinstance(error, NotADirectoryError | FileExistsError | IsADirectoryError):
+        if error.errno in hints or isinstance(
+            error, NotADirectoryError | FileExistsError | IsADirectoryError
+        ):
             raise ResourceError(
-                f"{what} cannot be written to {where}: {error.strerror}", hint=hints.get(error.errno or 0, "give another folder")
+                f"{what} cannot be written to {where}: {error.strerror}",
+                hint=hints.get(error.errno or 0, "give another folder"),
             ) from error
         raise
 
@@ -63,19 +66,22 @@ def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
             part.unlink(missing_ok=True)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, "np.ndarray[Any, Any]"], metadata: Mapping[str, str]) -> None:
+def write_arrays(
+    path: Path, arrays: Mapping[str, "np.ndarray[Any, Any]"], metadata: Mapping[str, str]
+) -> None:
     """Write a safetensors file, there whole or not at all, without a copy of the arrays.
 
     Raises: ResourceError: the disk refuses.
     """
-    from lockforge.tensors import pieces_of_file
+    from lockforge.tensors import chunks_of_file
 
-    write_whole(path, pieces_of_file(arrays, metadata))
+    write_whole(path, chunks_of_file(arrays, metadata))
 
 
 @contextlib.contextmanager
 def whole_folder(out: Path, what: str) -> Iterator[Path]:
-    """A folder to fill beside its place, renamed there at the end: what is at `out` is whole, and what was there until then is replaced.
+    """A folder to fill beside its place, renamed there at the end: what is at `out` is whole, and
+    what was there until then is replaced.
 
     Raises: ResourceError: the disk refuses.
     """
@@ -139,17 +145,23 @@ class Files:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError as error:
             raise IntegrityError(
-                f"{path} is missing", hint="remove the run that names it with `lockforge runs clean` and start again"
+                f"{path} is missing",
+                hint="remove the run that names it with `lockforge runs clean` and start again",
             ) from error
         if found != ref.sha256:
-            raise IntegrityError(f"{path} holds other bytes (sha256 {found[:12]})", hint="delete that file and start again")
+            raise IntegrityError(
+                f"{path} holds other bytes (sha256 {found[:12]})",
+                hint="delete that file and start again",
+            )
         self.checked.add(ref.sha256)
 
     def put_arrays(self, arrays: Mapping[str, "np.ndarray[Any, Any]"]) -> FileRef:
-        """Store numpy arrays as safetensors, a piece at a time, so that they need not fit in memory."""
+        """Store numpy arrays as safetensors, a piece at a time, so that they need not fit in
+        memory.
+        """
         import hashlib
 
-        from lockforge.tensors import pieces_of_file
+        from lockforge.tensors import chunks_of_file
 
         part = self.root / f".{uuid.uuid4().hex}.part"
         made, size = hashlib.sha256(), 0
@@ -157,7 +169,7 @@ class Files:
             self.root.mkdir(parents=True, exist_ok=True)
             try:
                 with part.open("wb") as out:
-                    for piece in pieces_of_file(arrays):
+                    for piece in chunks_of_file(arrays):
                         made.update(piece)
                         size += out.write(piece)
                     out.flush()
@@ -176,7 +188,8 @@ class Files:
         return dict(load(self.get(ref)))
 
     def map_arrays(self, ref: FileRef) -> dict[str, "np.ndarray[Any, Any]"]:
-        """Arrays whose pages are read from the file when they are used. They may be written to: the file does not change.
+        """Arrays whose pages are read from the file when they are used. They may be written to: the
+        file does not change.
 
         Raises: IntegrityError: missing, or not what was stored.
         """
@@ -190,7 +203,9 @@ class Files:
         """Store torch tensors as safetensors."""
         from safetensors.torch import save
 
-        return self.put(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+        return self.put(
+            save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        )
 
     def get_tensors(self, ref: FileRef) -> dict[str, "torch.Tensor"]:
         """Read torch tensors, on the CPU."""
@@ -210,6 +225,7 @@ def held(path: Path) -> Iterator[IO[str]]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ResourceError(
-                f"{path.parent} is in use by another process", hint="wait for it, or give another folder with --runs"
+                f"{path.parent} is in use by another process",
+                hint="wait for it, or give another folder with --runs",
             ) from error
         yield lock

@@ -1,6 +1,8 @@
-"""Evidence and a policy to a verdict: may this release pass? Every check is made on what `verify` has found sound, and fails closed.
+"""Evidence and a policy to a verdict: may this release pass? Every check is made on what `verify`
+has found sound, and fails closed.
 
-What is missing, unreadable or not what was signed fails. Nothing is waived but what the policy waives by name.
+What is missing, unreadable or not what was signed fails. Nothing is waived but what the policy
+waives by name.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,15 +42,26 @@ def gate_release(
 ) -> Verdict:
     """Judge a release.
 
-    Args: public_key: the signer's. trusted: certificates (PEM) that the signer's must lead to, in place of the key or beside it. identity:
-    who must have signed keyless, in place of both. The policy may name signers instead; whatever is given must all hold. now: today.
-    Returns: the checks of `verify`, then one for each thing that the policy asks for; those of a target only where the report can be read.
-    Raises: RecipeError: the key file is no key, or there are no certificates in the other. ResourceError: Sigstore, where it is asked
-    for, cannot be used.
+    Args: public_key: the signer's. trusted: certificates (PEM) that the signer's must lead to, in
+    place of the key or beside it. identity: who must have signed keyless, in place of both. The
+    policy may name signers instead; whatever is given must all hold. now: today.
+    Returns: the checks of `verify`, then one for each thing that the policy asks for; those of a
+        target only where the report can be read.
+    Raises: RecipeError: the key file is no key, or there are no certificates in the other.
+    ResourceError: Sigstore, where it is asked for, cannot be used.
     """
     trust = trust_of(public_key, trusted, identity)
     if not folder.is_dir():
-        return Verdict(checks=(Check(name="release", value="there is no such folder", bound="a release folder", passed=False),))
+        return Verdict(
+            checks=(
+                Check(
+                    name="release",
+                    value="there is no such folder",
+                    bound="a release folder",
+                    passed=False,
+                ),
+            )
+        )
     verified, release = examine(folder, trust, parity=policy.parity == "again")
     sound = [check for check in verified.checks if check.name != "parity"]
     checks = [_plain(check) for check in sound]
@@ -71,7 +84,8 @@ def _answer(look: Callable[[], Finding]) -> Finding:
 
 
 def printable(text: str) -> str:
-    r"""A text on one line, without anything unprintable: the names in a release could otherwise be commands to whoever reads a log.
+    r"""A text on one line, without anything unprintable: the names in a release could otherwise be
+    commands to whoever reads a log.
 
     >>> printable("x\n::set-env")
     'x�::set-env'
@@ -81,7 +95,9 @@ def printable(text: str) -> str:
 
 
 def _plain(check: Check) -> Check:
-    return check.model_copy(update={name: printable(getattr(check, name)) for name in ("name", "value", "bound")})
+    return check.model_copy(
+        update={name: printable(getattr(check, name)) for name in ("name", "value", "bound")}
+    )
 
 
 Question = tuple[str, str, Callable[[], Finding]]
@@ -98,7 +114,9 @@ class _Gate:
     verified: Verdict
 
     def questions(self, *, readable: bool) -> Iterator[Question]:
-        """Name, bound and how to find out, in order; figures are asked for by target, as long as the report is `readable`."""
+        """Name, bound and how to find out, in order; figures are asked for by target, as long as
+        the report is `readable`.
+        """
         policy = self.policy
         yield "signer", self._wanted_signer(), self.signer
         if policy.attestation == "required":
@@ -126,7 +144,11 @@ class _Gate:
             return fingerprint(self.trust.key)
         if self.trust.identity:
             return str(self.trust.identity)
-        return "a certificate that leads to a trusted one" if self.trust.roots else "--key, or signers in the policy"
+        return (
+            "a certificate that leads to a trusted one"
+            if self.trust.roots
+            else "--key, or signers in the policy"
+        )
 
     def signer(self) -> Finding:
         """Who signed, and whether what was given and the policy say so."""
@@ -138,7 +160,9 @@ class _Gate:
         return (f"{ATTESTATION} is there" if there else f"{ATTESTATION} is missing"), there
 
     def age(self) -> Finding:
-        """Days since the release was made. The time is the signer's word: nobody else's is among the signed bytes."""
+        """Days since the release was made. The time is the signer's word: nobody else's is among
+        the signed bytes.
+        """
         policy = self.policy
         if policy.max_age_days is None or not self.signer()[1]:
             return "unknown: the time is the signer's word, and he is not established", False
@@ -170,17 +194,26 @@ class _Gate:
     def source_accuracy(self) -> Finding:
         """The release's accuracy on the test split of its own task."""
         found, bound = self.release.report.subjects.release, self.policy.source_accuracy_at_least
-        return f"{found.test_accuracy:.4f} on {found.test_samples} images", bound is not None and found.test_accuracy >= bound
+        return (
+            f"{found.test_accuracy:.4f} on {found.test_samples} images",
+            bound is not None and found.test_accuracy >= bound,
+        )
 
     def baseline(self) -> Finding:
-        """Whether the baseline is sound and signed by an allowed signer, and no figure fell behind it by more than the tolerance."""
+        """Whether the baseline is sound and signed by an allowed signer, and no figure fell behind
+        it by more than the tolerance.
+        """
         folder = Path(self.policy.baseline or "")
         if not folder.is_dir():
             return "there is no such release", False
         allowed = self.policy.signers or ((fingerprint(self.trust.key),) if self.trust.key else ())
-        trust = replace(self.trust, key=None)  # another signer that the policy names may have signed it
+        trust = replace(
+            self.trust, key=None
+        )  # another signer that the policy names may have signed it
         verified, release = examine(folder, trust, parity=False)
-        wrong = next((f"{check.name}: {check.value}" for check in verified.checks if not check.passed), "")
+        wrong = next(
+            (f"{check.name}: {check.value}" for check in verified.checks if not check.passed), ""
+        )
         if wrong or release is None:
             return f"the baseline is not sound: {wrong}", False
         signer, established = _signed_by(release, allowed, trust)
@@ -191,7 +224,8 @@ class _Gate:
 
 
 def signed_time(release: Release) -> datetime:
-    """When the run that made the release began, as provenance.json says, which the signature covers.
+    """When the run that made the release began, as provenance.json says, which the signature
+    covers.
 
     Raises: IntegrityError: missing, malformed, or a time without a zone.
     """
@@ -205,14 +239,17 @@ def signed_time(release: Release) -> datetime:
 
 
 def _signed_by(release: Release, allowed: Sequence[str], trust: Trust) -> Finding:
-    """Whether the signature is by whom the reader's trust leads to, and by one of those allowed where some are named.
+    """Whether the signature is by whom the reader's trust leads to, and by one of those allowed
+    where some are named.
 
     Raises: IntegrityError: not signed, or not by whom the trust leads to.
     """
     signer = verify_folder(release.folder, trust, release.found)
     if allowed:
         return str(signer), signer.fingerprint in allowed
-    return (str(signer), True) if signer.established else (f"{signer}, for whom nobody vouches", False)
+    return (
+        (str(signer), True) if signer.established else (f"{signer}, for whom nobody vouches", False)
+    )
 
 
 def _targets(report: Report) -> Iterator[tuple[str, TransferAudit]]:
@@ -223,12 +260,27 @@ def _of_target(name: str, audit: TransferAudit, policy: Policy) -> Iterator[Ques
     """What is asked of one target's audit."""
     measures = audit.measures
     yield f"{name}: suite", _some(policy.suites), lambda: _suite(audit, policy)
-    yield f"{name}: seeds", f">= {policy.seeds_at_least}", lambda: (str(len(audit.seeds)), len(audit.seeds) >= policy.seeds_at_least)
-    words: tuple[str, ...] = (*policy.verdicts, *(["nothing to protect"] if policy.allow_nothing_to_protect else []))
-    yield f"{name}: verdict", _some(words), lambda: (audit.verdict.word, audit.verdict.word in words)
+    yield (
+        f"{name}: seeds",
+        f">= {policy.seeds_at_least}",
+        lambda: (str(len(audit.seeds)), len(audit.seeds) >= policy.seeds_at_least),
+    )
+    words: tuple[str, ...] = (
+        *policy.verdicts,
+        *(["nothing to protect"] if policy.allow_nothing_to_protect else []),
+    )
+    yield (
+        f"{name}: verdict",
+        _some(words),
+        lambda: (audit.verdict.word, audit.verdict.word in words),
+    )
     if policy.allow_nothing_to_protect and audit.verdict.word == "nothing to protect":
         return
-    least, most, share = policy.removed_at_least, policy.slc_auc_at_most, policy.worst_attacker_at_most
+    least, most, share = (
+        policy.removed_at_least,
+        policy.slc_auc_at_most,
+        policy.worst_attacker_at_most,
+    )
     if least is not None:
         removed = measures.removed_vs_reference
         yield (
@@ -238,11 +290,17 @@ def _of_target(name: str, audit: TransferAudit, policy: Policy) -> Iterator[Ques
     if most is not None:
         yield f"{name}: SLC-AUC", f"<= {most:g} (upper end)", lambda: _slc(measures.slc, most)
     if share is not None:
-        yield f"{name}: worst attacker", f"<= {share:g} of the unlocked model (upper end)", lambda: _relative(audit, share)
+        yield (
+            f"{name}: worst attacker",
+            f"<= {share:g} of the unlocked model (upper end)",
+            lambda: _relative(audit, share),
+        )
 
 
 def _suite(audit: TransferAudit, policy: Policy) -> Finding:
-    """Whether the suite is allowed, and all of its attackers attacked or are said to have been left out."""
+    """Whether the suite is allowed, and all of its attackers attacked or are said to have been left
+    out.
+    """
     missing = missing_attackers(audit)
     if missing:
         return f"{audit.suite}, but without {', '.join(missing)}", False
@@ -250,25 +308,32 @@ def _suite(audit: TransferAudit, policy: Policy) -> Finding:
 
 
 def _slc(rows: Sequence[SlcArea], most: float) -> Finding:
-    """The attacker from the release whose upper end is highest; one without an interval is beyond every bound."""
+    """The attacker from the release whose upper end is highest; one without an interval is beyond
+    every bound.
+    """
     ends = {row.attacker: row.area.high for row in rows if row.start == "release"}
     if not ends:
         return "nobody attacked the release", False
     without = sorted(name for name, end in ends.items() if end is None)
     if without:
         return f"{without[0]} has no interval", False
-    worst, end = max(((name, end) for name, end in ends.items() if end is not None), key=lambda one: one[1])
+    worst, end = max(
+        ((name, end) for name, end in ends.items() if end is not None), key=lambda one: one[1]
+    )
     return f"{end:.4f} ({worst})", end <= most
 
 
 def _relative(audit: TransferAudit, most: float) -> Finding:
-    """Mean accuracy over ln x of what a thief gets with the release, as a share of that with the unlocked model: A(W) / A(V)."""
+    """Mean accuracy over ln x of what a thief gets with the release, as a share of that with the
+    unlocked model: A(W) / A(V).
+    """
     found = relative_to_unlocked(audit)
     return in_words(found), found.high is not None and found.high <= most
 
 
 def relative_to_unlocked(audit: TransferAudit) -> Estimate:
-    """A(W) / A(V), W and V the envelopes of release and reference: the thief chooses among all attackers by validation, with either.
+    """A(W) / A(V), W and V the envelopes of release and reference: the thief chooses among all
+    attackers by validation, with either.
 
     The interval is Fieller's, paired over seeds.
     Raises: IntegrityError: an envelope is missing.
@@ -296,12 +361,19 @@ def _behind(ours: Report, theirs: Report, tolerance: float) -> Iterator[str]:
         yield from _behind_on(name, audit, before, tolerance)
 
 
-def _behind_on(name: str, audit: TransferAudit, before: TransferAudit, tolerance: float) -> Iterator[str]:
-    """R must not be lower and no attacker's SLC-AUC higher than the highest before; a figure that there was must be there."""
+def _behind_on(
+    name: str, audit: TransferAudit, before: TransferAudit, tolerance: float
+) -> Iterator[str]:
+    """R must not be lower and no attacker's SLC-AUC higher than the highest before; a figure that
+    there was must be there.
+    """
     new, old = (one.measures.removed_vs_reference.mean for one in (audit, before))
     if old is not None and (new is None or new < old - tolerance):
         yield f"{name}: advantage removed {'undefined' if new is None else f'{new:.4f}'}, before {old:.4f}"
-    ends = [[row.area.mean for row in one.measures.slc if row.start == "release"] for one in (audit, before)]
+    ends = [
+        [row.area.mean for row in one.measures.slc if row.start == "release"]
+        for one in (audit, before)
+    ]
     highest = [max((end for end in some if end is not None), default=None) for some in ends]
     if highest[1] is not None and (highest[0] is None or highest[0] > highest[1] + tolerance):
         yield f"{name}: SLC-AUC {'undefined' if highest[0] is None else f'{highest[0]:.4f}'}, before {highest[1]:.4f}"

@@ -1,6 +1,8 @@
-"""Every random draw comes from a generator made here, from a seed and a name that says what the draw is for.
+"""Every random draw comes from a generator made here, from a seed and a name that says what the
+draw is for.
 
-No global random state: two stages that draw at the same time cannot disturb each other, and a draw can be pointed at by its name.
+No global random state: two stages that draw at the same time cannot disturb each other, and a draw
+can be pointed at by its name.
 """
 
 import hashlib

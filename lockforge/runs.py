@@ -1,4 +1,5 @@
-"""Finished stages on disk: ask each question once, resume what was interrupted, never show half an answer.
+"""Finished stages on disk: ask each question once, resume what was interrupted, never show half an
+answer.
 
     runs/
       format.json                                 the version of this layout
@@ -6,8 +7,8 @@
       embed_task/3f2a9c1d04b7aa10/                a finished question: result.json, inputs.json, provenance.json, log.jsonl
       train_cell/77e0b1c2aa90ffe1.partial/        interrupted: resumes here
 
-The key of a question is the SHA-256 of the stage's name and version, the seed, and the digests of all inputs. One rename takes
-`.partial` away; until then nobody takes the folder for an answer.
+The key of a question is the SHA-256 of the stage's name and version, the seed, and the digests of
+all inputs. One rename takes `.partial` away; until then nobody takes the folder for an answer.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from typing import Any, Protocol, TypeVar, get_type_hints
 
 from lockforge.errors import DataError, IntegrityError
 from lockforge.files import Files, held, write_whole, writing
-from lockforge.pieces import Done, Executor, Input, InTurn, Piece, Spread
+from lockforge.jobs import Executor, Input, InTurn, Job, Task, TaskResult
 from lockforge.records import FileRef, Record, canonical_json, sha256_text
 
 FORMAT = 1
@@ -53,7 +54,9 @@ class Reporter(Protocol):
         """It has come so far."""
 
     def end(self, stage: str, seconds: float, *, cached: bool, note: str) -> None:
-        """It is done, or was found done. Args: note: what was told last of it, nothing where it was found."""
+        """It is done, or was found done. Args: note: what was told last of it, nothing where it was
+        found.
+        """
 
 
 class Silent:
@@ -91,8 +94,9 @@ def _go_on() -> None:
 class Work:
     """What a stage is handed beside its inputs: none of it decides the outcome but the seed.
 
-    `folder` is the stage's own `.partial` folder: what a stage leaves there is found again when it resumes, and gone when it is finished.
-    `pulse` is called now and then by what takes long, and raises when it should not go on; `report` calls it too.
+    `folder` is the stage's own `.partial` folder: what a stage leaves there is found again when it
+    resumes, and gone when it is finished. `pulse` is called now and then by what takes long, and
+    raises when it should not go on; `report` calls it too.
     """
 
     files: Files
@@ -103,13 +107,20 @@ class Work:
     executor: Executor = field(default_factory=InTurn)
     pulse: Callable[[], None] = _go_on
 
-    def spread(self, spread: Spread[R], pieces: Sequence[tuple[Input, ...]], came: Callable[[int, R], None]) -> None:
-        """Have independent pieces of this stage done, each on one thread, and be told of each as it comes: its place, what came of it.
+    def spread(
+        self, spread: Job[R], pieces: Sequence[tuple[Input, ...]], came: Callable[[int, R], None]
+    ) -> None:
+        """Have independent pieces of this stage done, each on one thread, and be told of each as it
+        comes: its place, what came of it.
 
         The first that fails, and an error in `came`, stop the others and are raised.
         """
         work = replace(self, report=lambda _done, _total, _note: self.pulse())
-        self.executor.run(spread, [Piece(inputs, work) for inputs in pieces], lambda done: came(done.place, done.result))
+        self.executor.run(
+            spread,
+            [Task(inputs, work) for inputs in pieces],
+            lambda done: came(done.place, done.result),
+        )
 
     def log(self, **fields: Any) -> None:
         """Append one line to the stage's log.jsonl."""
@@ -146,11 +157,14 @@ def file_refs(value: Any) -> Iterator[FileRef]:
 
 
 class Runs:
-    """Ask a stage a question, or find its answer: `do(train_cell, architecture, source, recipe.train)`.
+    """Ask a stage a question, or find its answer: `do(train_cell, architecture, source,
+    recipe.train)`.
 
-    Args: folder: where answers are kept. seed: the recipe's. device: where tensors live. reporter: who is told of progress. executor: where
-        independent questions and pieces of them are worked out. threads: the recipe's, which several questions at once share.
-    Raises: DataError: the folder was written by a newer version. ResourceError: it cannot be written to.
+    Args: folder: where answers are kept. seed: the recipe's. device: where tensors live. reporter:
+        who is told of progress. executor: where independent questions and pieces of them are worked
+        out. threads: the recipe's, which several questions at once share.
+    Raises: DataError: the folder was written by a newer version. ResourceError: it cannot be
+        written to.
     """
 
     def __init__(
@@ -177,8 +191,13 @@ class Runs:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """What the answers have taken, by stage, whenever they were worked out; an answer that was asked for twice counts once."""
-        return {stage: round(sum(spent for (of, _), spent in self.spent.items() if of == stage), 3) for stage, _ in self.spent}
+        """What the answers have taken, by stage, whenever they were worked out; an answer that was
+        asked for twice counts once.
+        """
+        return {
+            stage: round(sum(spent for (of, _), spent in self.spent.items() if of == stage), 3)
+            for stage, _ in self.spent
+        }
 
     def key(self, ask: Callable[..., Record], inputs: tuple[StageInput, ...]) -> str:
         """The name of this question: 16 hex digits."""
@@ -186,19 +205,26 @@ class Runs:
         return sha256_text(canonical_json(parts))[:16]
 
     def __call__(self, ask: Callable[..., R], *inputs: StageInput) -> R:
-        """The answer: read if it is there, worked out if not. The stage is called as `ask(*inputs, work=Work)`.
+        """The answer: read if it is there, worked out if not. The stage is called as `ask(*inputs,
+        work=Work)`.
 
-        Raises: IntegrityError: a stored answer was changed. ResourceError: another process works on the same question.
+        Raises: IntegrityError: a stored answer was changed. ResourceError: another process works on
+            the same question.
         """
         return self.all(ask, [inputs])[0]
 
-    def all(self, ask: Callable[..., R], questions: Sequence[tuple[StageInput, ...]]) -> tuple[R, ...]:
-        """The answers to several questions that do not need one another, in order; those that are missing are worked out at once.
+    def all(
+        self, ask: Callable[..., R], questions: Sequence[tuple[StageInput, ...]]
+    ) -> tuple[R, ...]:
+        """The answers to several questions that do not need one another, in order; those that are
+        missing are worked out at once.
 
-        Each computes on an equal part of the recipe's threads, one at least, so that last digits may differ from those of a question asked
-        alone. A question that is asked twice is worked out once.
+        Each computes on an equal part of the recipe's threads, one at least, so that last digits
+        may differ from those of a question asked alone. A question that is asked twice is worked
+        out once.
 
-        Raises: IntegrityError: a stored answer was changed. ResourceError: another process works on one of these questions.
+        Raises: IntegrityError: a stored answer was changed. ResourceError: another process works on
+            one of these questions.
         """
         name = ask.__name__
         keys = [self.key(ask, inputs) for inputs in questions]
@@ -215,37 +241,56 @@ class Runs:
                     shutil.rmtree(partial)
                 else:
                     open_[key] = partial
-            notes = self._work_out(ask, {key: wanted[key] for key in open_}, open_, len(wanted)) if open_ else {}
+            notes = (
+                self._work_out(ask, {key: wanted[key] for key in open_}, open_, len(wanted))
+                if open_
+                else {}
+            )
         result_type: type[R] = get_type_hints(ask)["return"]
-        return tuple(self._found(name, self._done(name, key), result_type, notes.pop(key, None)) for key in keys)
+        return tuple(
+            self._found(name, self._done(name, key), result_type, notes.pop(key, None))
+            for key in keys
+        )
 
     def _done(self, name: str, key: str) -> Path:
         return self.folder / name / key
 
     def write_lock(self, recipe: str) -> Path:
-        """Write RECIPE.lock.json: which stage answered under which key, so that a report can be traced to its runs."""
+        """Write RECIPE.lock.json: which stage answered under which key, so that a report can be
+        traced to its runs.
+        """
         path = self.folder / f"{recipe}.lock.json"
         write_whole(path, (json.dumps(self.keys, indent=2, sort_keys=True) + "\n").encode())
         return path
 
     def _found(self, name: str, done: Path, result_type: type[R], note: str | None) -> R:
-        """A stored answer, to the order of its keys what will be found next time. Args: note: told last of it, if it is new."""
+        """A stored answer, to the order of its keys what will be found next time. Args: note: told
+        last of it, if it is new.
+        """
         try:
             result = result_type.from_json((done / "result.json").read_bytes())
             seconds = float(json.loads((done / "provenance.json").read_text())["seconds"])
         except (OSError, ValueError, KeyError, IntegrityError) as error:
             raise IntegrityError(
-                f"{done} is not a finished {name}: {error}", hint="remove it with `lockforge runs clean` and start again"
+                f"{done} is not a finished {name}: {error}",
+                hint="remove it with `lockforge runs clean` and start again",
             ) from error
         missing = [ref.sha256[:12] for ref in file_refs(result) if not self.files.has(ref)]
         if missing:
-            raise IntegrityError(f"{done} names files that are gone: {', '.join(missing)}", hint=f"delete {done} and start again")
+            raise IntegrityError(
+                f"{done} names files that are gone: {', '.join(missing)}",
+                hint=f"delete {done} and start again",
+            )
         self.spent[name, done.name] = seconds
         self.reporter.end(name, seconds, cached=note is None, note=note or "")
         return result
 
     def _work_out(
-        self, ask: Callable[..., R], wanted: Mapping[str, tuple[StageInput, ...]], folders: Mapping[str, Path], asked: int
+        self,
+        ask: Callable[..., R],
+        wanted: Mapping[str, tuple[StageInput, ...]],
+        folders: Mapping[str, Path],
+        asked: int,
     ) -> dict[str, str]:
         """Work out what is missing, and store each answer as it comes.
 
@@ -267,11 +312,21 @@ class Runs:
 
         begun, pieces = time.perf_counter(), []
         for key, inputs in wanted.items():
-            write_whole(folders[key] / "inputs.json", canonical_json([input_digest(value) for value in inputs]).encode())
-            pieces.append(Piece(inputs, Work(self.files, folders[key], self.seed, self.device, teller(key), self.executor)))
+            write_whole(
+                folders[key] / "inputs.json",
+                canonical_json([input_digest(value) for value in inputs]).encode(),
+            )
+            pieces.append(
+                Task(
+                    inputs,
+                    Work(
+                        self.files, folders[key], self.seed, self.device, teller(key), self.executor
+                    ),
+                )
+            )
         left = dict(zip(wanted, pieces, strict=True))
 
-        def came(done: Done[R]) -> None:
+        def came(done: TaskResult[R]) -> None:
             key = tuple(wanted)[done.place]
             self._store(name, key, folders[key], done)
             del left[key]
@@ -280,18 +335,24 @@ class Runs:
 
         alone = InTurn() if asked == 1 else self.executor
         try:
-            alone.run(Spread(ask), pieces, came, threads=max(1, self.threads // asked))
+            alone.run(Job(ask), pieces, came, threads=max(1, self.threads // asked))
         except BaseException:
             for key in left:
-                write_whole(folders[key] / "seconds", str(_spent(folders[key]) + time.perf_counter() - begun).encode())
+                write_whole(
+                    folders[key] / "seconds",
+                    str(_spent(folders[key]) + time.perf_counter() - begun).encode(),
+                )
             raise
         return notes
 
-    def _store(self, name: str, key: str, partial: Path, done: Done[R]) -> None:
+    def _store(self, name: str, key: str, partial: Path, done: TaskResult[R]) -> None:
         """Write an answer down; the one rename takes `.partial` away."""
         seconds = round(_spent(partial) + done.seconds, 3)
         write_whole(partial / "result.json", done.result.to_json().encode())
-        write_whole(partial / "provenance.json", json.dumps({"seconds": seconds, "device": self.device}).encode())
+        write_whole(
+            partial / "provenance.json",
+            json.dumps({"seconds": seconds, "device": self.device}).encode(),
+        )
         with writing(name, partial):
             for path in partial.iterdir():
                 if path.name not in _KEPT:
@@ -311,10 +372,13 @@ def _check_format(folder: Path) -> None:
         try:
             version = int(json.loads(mark.read_text())["version"])
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{mark} cannot be read: {error}", hint="give another folder with --runs") from error
+            raise DataError(
+                f"{mark} cannot be read: {error}", hint="give another folder with --runs"
+            ) from error
         if version > FORMAT:
             raise DataError(
-                f"{folder} was written by a newer LockForge (layout {version}, this one knows {FORMAT})",
+                f"{folder} was written by a newer LockForge (layout {version}, this one knows "
+                f"{FORMAT})",
                 hint="update LockForge or give another folder with --runs",
             )
     else:

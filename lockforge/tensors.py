@@ -1,4 +1,5 @@
-"""safetensors files of numpy arrays, written and read a piece at a time (format: 8 bytes header length, JSON header, bytes).
+"""safetensors files of numpy arrays, written and read a piece at a time (format: 8 bytes header
+length, JSON header, bytes).
 
 The same bytes as `safetensors.numpy.save` writes for arrays of these kinds.
 """
@@ -21,14 +22,22 @@ _PIECE = 2**24
 _Array = np.ndarray[Any, Any]
 
 
-def pieces_of_file(arrays: Mapping[str, _Array], metadata: Mapping[str, str] | None = None) -> Iterator[bytes]:
-    """The bytes of a safetensors file: in the order of `KINDS`, then by name, as safetensors has them."""
+def chunks_of_file(
+    arrays: Mapping[str, _Array], metadata: Mapping[str, str] | None = None
+) -> Iterator[bytes]:
+    """The bytes of a safetensors file: in the order of `KINDS`, then by name, as safetensors has
+    them.
+    """
     order = sorted(arrays, key=lambda name: (list(KINDS).index(_NAMES[arrays[name].dtype]), name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name in order:
         begin, end = end, end + arrays[name].nbytes
-        header[name] = {"dtype": _NAMES[arrays[name].dtype], "shape": list(arrays[name].shape), "data_offsets": [begin, end]}
+        header[name] = {
+            "dtype": _NAMES[arrays[name].dtype],
+            "shape": list(arrays[name].shape),
+            "data_offsets": [begin, end],
+        }
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     yield struct.pack("<Q", len(text)) + text
@@ -47,7 +56,15 @@ def map_file(path: Path) -> dict[str, _Array]:
         header = json.loads(file.read(length))
     found: dict[str, _Array] = {}
     for name, entry in header.items():
-        kind, shape, begin = np.dtype(KINDS[entry["dtype"]]), tuple(entry["shape"]), entry["data_offsets"][0]
+        kind, shape, begin = (
+            np.dtype(KINDS[entry["dtype"]]),
+            tuple(entry["shape"]),
+            entry["data_offsets"][0],
+        )
         empty = 0 in shape
-        found[name] = np.empty(shape, kind) if empty else np.asarray(np.memmap(path, kind, "c", offset=8 + length + begin, shape=shape))
+        found[name] = (
+            np.empty(shape, kind)
+            if empty
+            else np.asarray(np.memmap(path, kind, "c", offset=8 + length + begin, shape=shape))
+        )
     return found

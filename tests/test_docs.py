@@ -1,4 +1,6 @@
-"""The docs are true: pages written from the code are current, every command has a page, README's commands exist, links lead somewhere."""
+"""The docs are true: pages written from the code are current, every command has a page, README's
+commands exist, links lead somewhere.
+"""
 
 import re
 from pathlib import Path
@@ -13,7 +15,9 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-@pytest.mark.parametrize(("name", "page"), [("cli.md", cli_page), ("recipes.md", recipes_page), ("gate.md", gate_page)])
+@pytest.mark.parametrize(
+    ("name", "page"), [("cli.md", cli_page), ("recipes.md", recipes_page), ("gate.md", gate_page)]
+)
 def test_a_generated_page_is_current(name: str, page: object) -> None:
     """`python -m tests.write_docs` writes what the code says today."""
     assert callable(page)
@@ -23,7 +27,8 @@ def test_a_generated_page_is_current(name: str, page: object) -> None:
 def test_every_command_has_a_page_or_a_line() -> None:
     """A verb has a page of its own; the small commands are explained with what they serve."""
     text = "".join(page.read_text() for page in PAGES if page.name != "cli.md")
-    for name in get_command(app).commands:  # type: ignore[attr-defined]  # an app with several commands is a group
+    # an app with several commands is a group
+    for name in get_command(app).commands:  # type: ignore[attr-defined]
         assert f"lockforge {name}" in text, name
 
 

@@ -1,4 +1,6 @@
-"""The examples run: the commands of the CI files pass a release that protects and stop one that does not."""
+"""The examples run: the commands of the CI files pass a release that protects and stop one that
+does not.
+"""
 
 import os
 import shutil
@@ -20,7 +22,12 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 def commands(name: str) -> list[str]:
     """The lines of a CI file that call lockforge, in order."""
     tree = yaml.safe_load((EXAMPLES / name).read_text())
-    return [line.strip() for text in scripts(tree) for line in text.splitlines() if line.strip().startswith("lockforge ")]
+    return [
+        line.strip()
+        for text in scripts(tree)
+        for line in text.splitlines()
+        if line.strip().startswith("lockforge ")
+    ]
 
 
 def scripts(tree: Any) -> list[str]:
@@ -37,8 +44,19 @@ def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """A line of a CI file in a shell, with this Python's lockforge."""
     line = line.replace("lockforge ", f"{sys.executable} -m lockforge ", 1)
     root = str(EXAMPLES.parent)
-    environment = {**os.environ, "PYTHONPATH": root, "GITHUB_STEP_SUMMARY": str(folder / "summary.md")}
-    return subprocess.run(["sh", "-ec", line], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": root,
+        "GITHUB_STEP_SUMMARY": str(folder / "summary.md"),
+    }
+    return subprocess.run(
+        ["sh", "-ec", line],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.fixture
@@ -51,7 +69,9 @@ def repository(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["github-actions.yml", "gitlab-ci.yml"])
-def test_the_commands_of_a_ci_file_pass_a_release_that_protects_and_stop_one_that_does_not(name: str, repository: Path) -> None:
+def test_the_commands_of_a_ci_file_pass_a_release_that_protects_and_stop_one_that_does_not(
+    name: str, repository: Path
+) -> None:
     """Exit 0 and the files that the job hands on; exit 1 and a table that names the check."""
     lines = commands(name)
     assert [line.split()[1] for line in lines] == ["verify", "gate"]
@@ -64,7 +84,13 @@ def test_the_commands_of_a_ci_file_pass_a_release_that_protects_and_stop_one_tha
         assert '"results": []' in (repository / "gate.sarif").read_text()
     shutil.rmtree(repository / "release")
     unlocked: dict[Start, int] = {**LEVELS, "release": 80}
-    make_release(repository / "release", repository / "key", (audit(images(2), levels=unlocked),), made=datetime.now(UTC), attested=True)
+    make_release(
+        repository / "release",
+        repository / "key",
+        (audit(images(2), levels=unlocked),),
+        made=datetime.now(UTC),
+        attested=True,
+    )
     done = run(lines[-1], repository)
     assert done.returncode == 1
     assert "target-1: advantage removed" in done.stdout
@@ -83,7 +109,9 @@ def test_the_example_policy_asks_for_an_attestation(repository: Path) -> None:
 def test_a_faulty_policy_is_no_verdict(repository: Path) -> None:
     """Exit 2, every fault, and no file that could be taken for one."""
     (repository / "policy.yaml").write_text("seeds_at_least: many\nparty: stated\n")
-    done = run("lockforge gate release --policy policy.yaml --key owner.pub --junit gate.xml", repository)
+    done = run(
+        "lockforge gate release --policy policy.yaml --key owner.pub --junit gate.xml", repository
+    )
     assert done.returncode == 2
     assert "seeds_at_least" in done.stderr
     assert "party" in done.stderr

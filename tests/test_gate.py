@@ -1,4 +1,6 @@
-"""The gate fails closed: whatever is missing, unreadable, stale, unsigned or too weak, one check says so, and nothing passes by default."""
+"""The gate fails closed: whatever is missing, unreadable, stale, unsigned or too weak, one check
+says so, and nothing passes by default.
+"""
 
 import json
 import shutil
@@ -13,7 +15,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from lockforge.cli import app, ci_files
+from lockforge.cli import _ci_files as ci_files
+from lockforge.cli import app
 from lockforge.errors import LockForgeError, RecipeError
 from lockforge.evidence.parity import compare
 from lockforge.evidence.signing import fingerprint, load_private, load_public, new_key, sign_folder
@@ -62,33 +65,64 @@ def with_policy(**changes: object) -> Policy:
 
 def test_a_good_release_passes_a_strict_policy(release: Path, small: Path) -> None:
     """Every bound of the policy is held, and every one of them is a check of its own."""
-    found = gate_release(release, with_policy(baseline=str(small / "release")), small / "key.pub", now=NOW)
+    found = gate_release(
+        release, with_policy(baseline=str(small / "release")), small / "key.pub", now=NOW
+    )
     assert failing(found) == {}
     asked = {"signer", "age", "parity", "targets", "source accuracy", "baseline"}
-    asked |= {f"target-1: {name}" for name in ("suite", "seeds", "verdict", "advantage removed", "SLC-AUC", "worst attacker")}
-    assert {check.name for check in found.checks} == asked | {"manifest", "signature", "report", "attestation", "figures", "weights"}
+    asked |= {
+        f"target-1: {name}"
+        for name in ("suite", "seeds", "verdict", "advantage removed", "SLC-AUC", "worst attacker")
+    }
+    assert {check.name for check in found.checks} == asked | {
+        "manifest",
+        "signature",
+        "report",
+        "attestation",
+        "figures",
+        "weights",
+    }
 
 
-def test_the_figures_that_are_held_against_the_bounds_are_the_ones_that_the_levels_give(release: Path, small: Path) -> None:
-    """Release 45 and unlocked model 85 right of 100 on average: a share of 45/85; the release is scratch, so R is 1 and SLC-AUC 0."""
-    found = {check.name: check.value for check in gate_release(release, STRICT, small / "key.pub", now=NOW).checks}
+def test_the_figures_that_are_held_against_the_bounds_are_the_ones_that_the_levels_give(
+    release: Path, small: Path
+) -> None:
+    """Release 45 and unlocked model 85 right of 100 on average: a share of 45/85; the release is
+    scratch, so R is 1 and SLC-AUC 0.
+    """
+    found = {
+        check.name: check.value
+        for check in gate_release(release, STRICT, small / "key.pub", now=NOW).checks
+    }
     assert found["target-1: worst attacker"].startswith(f"{45 / 85:.3f} ")
     assert found["target-1: advantage removed"].startswith("1.000 ")
     assert found["target-1: SLC-AUC"].startswith("0.0000 ")
 
 
-def test_a_fingerprint_in_the_policy_is_as_good_as_a_key(release: Path, small: Path, tmp_path: Path) -> None:
-    """The policy vouches for the signer; another fingerprint does not, and a key must then be one of those named."""
+def test_a_fingerprint_in_the_policy_is_as_good_as_a_key(
+    release: Path, small: Path, tmp_path: Path
+) -> None:
+    """The policy vouches for the signer; another fingerprint does not, and a key must then be one
+    of those named.
+    """
     mine = fingerprint(load_public(small / "key.pub"))
     assert gate_release(release, with_policy(signers=(mine,)), now=NOW).passed
     assert "signer" in failing(gate_release(release, with_policy(signers=("1" * 64,)), now=NOW))
-    assert "signer" in failing(gate_release(release, with_policy(signers=("1" * 64,)), small / "key.pub", now=NOW))
+    assert "signer" in failing(
+        gate_release(release, with_policy(signers=("1" * 64,)), small / "key.pub", now=NOW)
+    )
     new_key(tmp_path / "other")
-    assert "signature" in failing(gate_release(release, with_policy(signers=(mine,)), tmp_path / "other.pub", now=NOW))
+    assert "signature" in failing(
+        gate_release(release, with_policy(signers=(mine,)), tmp_path / "other.pub", now=NOW)
+    )
 
 
-def test_a_certificate_chain_vouches_for_the_signer(release: Path, small: Path, tmp_path: Path) -> None:
-    """The root alone is enough and its name is said; another root, a bare key or another fingerprint in the policy are not."""
+def test_a_certificate_chain_vouches_for_the_signer(
+    release: Path, small: Path, tmp_path: Path
+) -> None:
+    """The root alone is enough and its name is said; another root, a bare key or another
+    fingerprint in the policy are not.
+    """
     root, other = issue("root", ca=True), issue("root", ca=True)
     leaf, key = issue("the owner", root)
     chain, stranger = write(tmp_path / "root", root[0]), write(tmp_path / "other", other[0])
@@ -97,12 +131,20 @@ def test_a_certificate_chain_vouches_for_the_signer(release: Path, small: Path, 
     baseline = str(shutil.copytree(release, tmp_path / "baseline"))
     found = gate_release(release, with_policy(baseline=baseline), trusted=chain, now=NOW)
     assert failing(found) == {}
-    assert next(check.value for check in found.checks if check.name == "signer").startswith("CN=the owner, key ")
+    assert next(check.value for check in found.checks if check.name == "signer").startswith(
+        "CN=the owner, key "
+    )
     assert "signature" in failing(gate_release(release, STRICT, trusted=stranger, now=NOW))
     mine, nobodys = fingerprint(key.public_key()), "1" * 64
-    assert gate_release(release, with_policy(signers=(nobodys, mine)), trusted=chain, now=NOW).passed
-    assert {"signer", "age"} == failing(gate_release(release, with_policy(signers=(nobodys,)), trusted=chain, now=NOW)).keys()
-    behind = failing(gate_release(release, with_policy(baseline=str(small / "release")), trusted=chain, now=NOW))
+    assert gate_release(
+        release, with_policy(signers=(nobodys, mine)), trusted=chain, now=NOW
+    ).passed
+    assert {"signer", "age"} == failing(
+        gate_release(release, with_policy(signers=(nobodys,)), trusted=chain, now=NOW)
+    ).keys()
+    behind = failing(
+        gate_release(release, with_policy(baseline=str(small / "release")), trusted=chain, now=NOW)
+    )
     assert "without certificates" in behind["baseline"]
 
 
@@ -114,16 +156,33 @@ def test_the_command_takes_a_certificate_chain(release: Path, tmp_path: Path) ->
     (tmp_path / "policy.yaml").write_text("attestation: optional\n")
     words = ["gate", str(release), "--policy", str(tmp_path / "policy.yaml"), "--certificate-chain"]
     for authority, code in ((root, 0), (issue("root", ca=True), 1)):
-        assert CliRunner().invoke(app, [*words, str(write(tmp_path / "chain", authority[0]))]).exit_code == code
+        assert (
+            CliRunner()
+            .invoke(app, [*words, str(write(tmp_path / "chain", authority[0]))])
+            .exit_code
+            == code
+        )
 
 
-def test_nothing_to_protect_passes_only_where_the_policy_says_so(small: Path, tmp_path: Path) -> None:
-    """An unlocked model that is worth no more than an empty one: no figure of R, and so no pass unless it is waived by name."""
+def test_nothing_to_protect_passes_only_where_the_policy_says_so(
+    small: Path, tmp_path: Path
+) -> None:
+    """An unlocked model that is worth no more than an empty one: no figure of R, and so no pass
+    unless it is waived by name.
+    """
     worthless: dict[Start, int] = {**LEVELS, "reference": 40}
-    folder = make_release(tmp_path / "worthless", small / "key", (audit(images(2), levels=worthless),))
+    folder = make_release(
+        tmp_path / "worthless", small / "key", (audit(images(2), levels=worthless),)
+    )
     said = failing(gate_release(folder, STRICT, small / "key.pub", now=NOW))
-    assert {"target-1: verdict", "target-1: advantage removed", "target-1: worst attacker"} <= said.keys()
-    assert gate_release(folder, with_policy(allow_nothing_to_protect=True), small / "key.pub", now=NOW).passed
+    assert {
+        "target-1: verdict",
+        "target-1: advantage removed",
+        "target-1: worst attacker",
+    } <= said.keys()
+    assert gate_release(
+        folder, with_policy(allow_nothing_to_protect=True), small / "key.pub", now=NOW
+    ).passed
 
 
 # What is missing, stale, unsigned or too weak
@@ -144,10 +203,12 @@ def in_provenance(change: Edit) -> Spoil:
 MISSING: dict[str, tuple[Spoil, str]] = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "manifest"),
     "no report": (lambda f: (f / "report.json").unlink(), "report"),
-    "no recipe beside it, another within": (in_report(lambda t: t["recipe"].update(seed=9)), "report"),
+    "no recipe beside it, another "
+    "within": (in_report(lambda t: t["recipe"].update(seed=9)), "report"),
     "no provenance": (lambda f: (f / "provenance.json").unlink(), "age"),
     "no time": (in_provenance(lambda t: t.update(started="today")), "age"),
-    "a time without a zone": (in_provenance(lambda t: t.update(started="2026-03-02T00:00:00")), "age"),
+    "a time without a "
+    "zone": (in_provenance(lambda t: t.update(started="2026-03-02T00:00:00")), "age"),
     "a provenance that is none": (lambda f: (f / "provenance.json").write_text("[]"), "age"),
     "a stale release": (in_provenance(lambda t: t.update(started="2026-01-01T00:00:00+00:00")), "age"),
     "one from the future": (in_provenance(lambda t: t.update(started="2027-01-01T00:00:00+00:00")), "age"),
@@ -156,16 +217,20 @@ MISSING: dict[str, tuple[Spoil, str]] = {
     "no verdict": (in_report(lambda t: t["audits"][0].pop("verdict")), "report"),
     "no measures": (in_report(lambda t: t["audits"][0].pop("measures")), "report"),
     "no R": (in_report(lambda t: t["audits"][0]["measures"]["removed_vs_reference"].update(low=None)), "figures"),
-    "no rows of SLC-AUC": (in_report(lambda t: t["audits"][0]["measures"].update(slc=[])), "figures"),
+    "no rows of "
+    "SLC-AUC": (in_report(lambda t: t["audits"][0]["measures"].update(slc=[])), "figures"),
     "no envelopes": (in_report(lambda t: t["audits"][0]["measures"].update(envelopes=[])), "figures"),
-    "parity that was not checked": (in_report(lambda t: t.update(parity="not checked: onnxruntime")), "parity"),
+    "parity that was not "
+    "checked": (in_report(lambda t: t.update(parity="not checked: onnxruntime")), "parity"),
     "no parity": (in_report(lambda t: t.update(parity="")), "parity"),
     "ONNX that is not there": (lambda f: (f / "model.onnx").unlink(), "parity"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", MISSING)
-def test_what_is_missing_or_stale_fails_although_it_is_rightly_signed(case: str, release: Path, small: Path) -> None:
+def test_what_is_missing_or_stale_fails_although_it_is_rightly_signed(
+    case: str, release: Path, small: Path
+) -> None:
     """The owner's key does not put back what is not there."""
     spoil, check = MISSING[case]
     spoil(release)
@@ -189,9 +254,13 @@ WEAK: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("check", WEAK)
-def test_one_bound_that_is_not_held_fails_its_own_check_and_no_other(check: str, release: Path, small: Path) -> None:
+def test_one_bound_that_is_not_held_fails_its_own_check_and_no_other(
+    check: str, release: Path, small: Path
+) -> None:
     """Each key of a policy is really asked, on the right side of its bound."""
-    assert failing(gate_release(release, with_policy(**WEAK[check]), small / "key.pub", now=NOW)).keys() == {check}
+    assert failing(
+        gate_release(release, with_policy(**WEAK[check]), small / "key.pub", now=NOW)
+    ).keys() == {check}
 
 
 def test_a_weak_lock_fails_on_r_and_what_follows(small: Path, tmp_path: Path) -> None:
@@ -199,7 +268,10 @@ def test_a_weak_lock_fails_on_r_and_what_follows(small: Path, tmp_path: Path) ->
     unlocked: dict[Start, int] = {**LEVELS, "release": 80}
     folder = make_release(tmp_path / "weak", small / "key", (audit(images(2), levels=unlocked),))
     said = failing(gate_release(folder, STRICT, small / "key.pub", now=NOW))
-    assert said.keys() == {f"target-1: {name}" for name in ("verdict", "advantage removed", "SLC-AUC", "worst attacker")}
+    assert said.keys() == {
+        f"target-1: {name}"
+        for name in ("verdict", "advantage removed", "SLC-AUC", "worst attacker")
+    }
 
 
 def test_quick_satisfies_only_a_policy_that_names_it(small: Path, tmp_path: Path) -> None:
@@ -219,10 +291,14 @@ def renamed_to_standard(quick: TransferAudit) -> TransferAudit:
     """The same points under a stronger suite's name, with the verdict that these would give."""
     from lockforge.evidence.curves import verdict
 
-    return quick.model_copy(update={"suite": "standard", "verdict": verdict(quick.measures, "standard")})
+    return quick.model_copy(
+        update={"suite": "standard", "verdict": verdict(quick.measures, "standard")}
+    )
 
 
-def test_without_a_key_and_without_signers_nothing_passes(release: Path, small: Path, tmp_path: Path) -> None:
+def test_without_a_key_and_without_signers_nothing_passes(
+    release: Path, small: Path, tmp_path: Path
+) -> None:
     """Neither a signature by whoever, nor none at all, nor another's with the key."""
     assert failing(gate_release(release, STRICT, now=NOW)).keys() == {"signer", "age"}
     (release / "model.sig").unlink()
@@ -259,22 +335,45 @@ def test_a_link_in_the_release_fails(release: Path, small: Path) -> None:
 
 
 def test_falling_behind_a_baseline_fails_and_says_where(small: Path, tmp_path: Path) -> None:
-    """The same targets, otherwise or worse audited, or no more; a sound baseline of an allowed signer."""
+    """The same targets, otherwise or worse audited, or no more; a sound baseline of an allowed
+    signer.
+    """
     worse: dict[Start, int] = {**LEVELS, "release": 46}
     now_ = make_release(tmp_path / "now", small / "key", (audit(images(2), levels=worse),))
-    policy = Policy(attestation="optional", verdicts=("delays", "protects under this suite"), baseline=str(small / "release"))
+    policy = Policy(
+        attestation="optional",
+        verdicts=("delays", "protects under this suite"),
+        baseline=str(small / "release"),
+    )
     said = failing(gate_release(now_, policy, small / "key.pub", now=NOW))
     assert "advantage removed 0.8500, before 1.0000" in said["baseline"]
     assert "SLC-AUC" in said["baseline"]
-    assert gate_release(now_, policy.model_copy(update={"baseline_tolerance": 0.2}), small / "key.pub", now=NOW).passed
+    assert gate_release(
+        now_, policy.model_copy(update={"baseline_tolerance": 0.2}), small / "key.pub", now=NOW
+    ).passed
     two = make_release(tmp_path / "two", small / "key", (AUDIT, audit(images(3))))
-    behind = failing(gate_release(small / "release", policy.model_copy(update={"baseline": str(two)}), small / "key.pub", now=NOW))
+    behind = failing(
+        gate_release(
+            small / "release",
+            policy.model_copy(update={"baseline": str(two)}),
+            small / "key.pub",
+            now=NOW,
+        )
+    )
     assert behind["baseline"] == "target-2 was not audited again"
     foreign = make_release(tmp_path / "foreign", tmp_path / "other", (AUDIT,))
-    said = failing(gate_release(now_, policy.model_copy(update={"baseline": str(foreign)}), small / "key.pub", now=NOW))
+    said = failing(
+        gate_release(
+            now_, policy.model_copy(update={"baseline": str(foreign)}), small / "key.pub", now=NOW
+        )
+    )
     assert said["baseline"].startswith("the baseline's signer")
     (foreign / "more").write_text("")
-    said = failing(gate_release(now_, policy.model_copy(update={"baseline": str(foreign)}), small / "key.pub", now=NOW))
+    said = failing(
+        gate_release(
+            now_, policy.model_copy(update={"baseline": str(foreign)}), small / "key.pub", now=NOW
+        )
+    )
     assert said["baseline"].startswith("the baseline is not sound")
 
 
@@ -282,10 +381,14 @@ def test_falling_behind_a_baseline_fails_and_says_where(small: Path, tmp_path: P
 
 
 def test_every_fault_of_a_policy_is_named_at_once(tmp_path: Path) -> None:
-    """Unknown keys, wrong types, values out of range, tables, unknown recipes and keys that are none."""
+    """Unknown keys, wrong types, values out of range, tables, unknown recipes and keys that are
+    none.
+    """
     (tmp_path / "policy.yaml").write_text(
-        "seeds_at_least: three\nsource_accuracy_at_least: 1.5\nno_such_key: 1\nparity: {again: true}\nrecipes: [nobodys]\n"
-        'signers: [none.pub]\nallow_nothing_to_protect: "yes"\nmax_age_days: .inf\nremoved_at_least: true\n'
+        "seeds_at_least: three\nsource_accuracy_at_least: 1.5\nno_such_key: 1\nparity: {again: "
+        "true}\nrecipes: [nobodys]\n"
+        'signers: [none.pub]\nallow_nothing_to_protect: "yes"\nmax_age_days: '
+        ".inf\nremoved_at_least: true\n"
     )
     with pytest.raises(RecipeError) as caught:
         read_policy(tmp_path / "policy.yaml")
@@ -297,10 +400,24 @@ def test_every_fault_of_a_policy_is_named_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "quick", "a: 1\na: 2", "1: 2", "!!python/object:os.system {}", "\x00", "a: [", "&a [*a, *a]", "suites: []"]
+    "text",
+    [
+        "",
+        "[]",
+        "quick",
+        "a: 1\na: 2",
+        "1: 2",
+        "!!python/object:os.system {}",
+        "\x00",
+        "a: [",
+        "&a [*a, *a]",
+        "suites: []",
+    ],
 )
 def test_what_is_no_policy_is_refused(text: str, tmp_path: Path) -> None:
-    """Nothing, lists, words, doubled keys, code, noise: each is the policy's fault, and none is a policy that asks for nothing."""
+    """Nothing, lists, words, doubled keys, code, noise: each is the policy's fault, and none is a
+    policy that asks for nothing.
+    """
     (tmp_path / "policy.yaml").write_text(text)
     with pytest.raises(RecipeError):
         read_policy(tmp_path / "policy.yaml")
@@ -309,7 +426,9 @@ def test_what_is_no_policy_is_refused(text: str, tmp_path: Path) -> None:
 def test_keys_and_baselines_are_looked_for_beside_the_policy(tmp_path: Path, small: Path) -> None:
     """A policy in a repository names what lies there, wherever the job runs."""
     shutil.copy(small / "key.pub", tmp_path / "owner.pub")
-    (tmp_path / "policy.yaml").write_text("signers: [owner.pub]\nbaseline: last\nrecipes: [digits]\nmax_age_days: 1e2\n")
+    (tmp_path / "policy.yaml").write_text(
+        "signers: [owner.pub]\nbaseline: last\nrecipes: [digits]\nmax_age_days: 1e2\n"
+    )
     policy = read_policy(tmp_path / "policy.yaml")
     assert policy.signers == (fingerprint(load_public(small / "key.pub")),)
     assert policy.baseline == str(tmp_path / "last")
@@ -323,11 +442,17 @@ VALUES = st.one_of(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(tree=st.dictionaries(KEYS, VALUES, max_size=6))
 @example(tree={"signers": [], "suites": ["quick"]})
-def test_no_policy_gives_a_traceback_or_lets_an_unsigned_release_pass(tree: dict[str, object], tmp_path: Path, unsigned: Path) -> None:
-    """Whatever is asked for, in whatever types: a fault of the policy, or a gate that says no for want of a signer."""
+def test_no_policy_gives_a_traceback_or_lets_an_unsigned_release_pass(
+    tree: dict[str, object], tmp_path: Path, unsigned: Path
+) -> None:
+    """Whatever is asked for, in whatever types: a fault of the policy, or a gate that says no for
+    want of a signer.
+    """
     (tmp_path / "policy.yaml").write_text(json.dumps(tree))
     try:
         policy = read_policy(tmp_path / "policy.yaml")
@@ -360,32 +485,49 @@ def unsigned(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # What other tools read
 
-NASTY = Check(name="t\x00: suite", value="a|b <script> `x` ]]> & [l](http://e)\x1b[2J", bound="\N{RIGHT-TO-LEFT OVERRIDE}x", passed=False)
+NASTY = Check(
+    name="t\x00: suite",
+    value="a|b <script> `x` ]]> & [l](http://e)\x1b[2J",
+    bound="\N{RIGHT-TO-LEFT OVERRIDE}x",
+    passed=False,
+)
 
 
 def test_junit_has_a_case_a_check_and_a_failure_where_it_failed() -> None:
-    """Read back by a parser; a verdict without checks is a failure, since a file without failures would pass."""
+    """Read back by a parser; a verdict without checks is a failure, since a file without failures
+    would pass.
+    """
     fine = Check(name="manifest", value="ok", bound="ok", passed=True)
     bad = NASTY.model_copy(update={"name": "t: suite", "value": "<&>]]>\"'", "bound": "x"})
-    root = ET.fromstring(ci_files.junit(Verdict(checks=(fine, bad)), "release"))  # noqa: S314  our own
+    # our own
+    root = ET.fromstring(ci_files.junit(Verdict(checks=(fine, bad)), "release"))  # noqa: S314
     assert root.find("testsuite").attrib["failures"] == root.attrib["failures"] == "1"  # type: ignore[union-attr]
     cases = {case.attrib["name"]: case.find("failure") for case in root.iter("testcase")}
     assert cases["manifest"] is None
     assert cases["t: suite"].attrib["message"] == "<&>]]>\"'"  # type: ignore[union-attr]
-    assert ET.fromstring(ci_files.junit(Verdict(checks=()), "release")).attrib["failures"] == "1"  # noqa: S314  our own
+    # our own
+    assert ET.fromstring(ci_files.junit(Verdict(checks=()), "release")).attrib["failures"] == "1"  # noqa: S314
 
 
 def test_sarif_has_a_result_for_each_failure_and_names_no_machine() -> None:
-    """The parts that the standard and code scanning require; a policy elsewhere is named without its way there."""
+    """The parts that the standard and code scanning require; a policy elsewhere is named without
+    its way there.
+    """
     fine = Check(name="manifest", value="ok", bound="ok", passed=True)
     bad = Check(name="target 1: verdict", value="delays", bound="protects", passed=False)
-    log = json.loads(ci_files.sarif(Verdict(checks=(fine, bad)), Path("/somewhere/a policy.yaml"), "0.1.0"))
+    log = json.loads(
+        ci_files.sarif(Verdict(checks=(fine, bad)), Path("/somewhere/a policy.yaml"), "0.1.0")
+    )
     assert log["version"] == "2.1.0"
     (run,) = log["runs"]
     (result,) = run["results"]
-    assert run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"] == "verdict"
+    assert (
+        run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"] == "verdict"
+    )
     assert result["message"]["text"] == "target 1: verdict: delays (wanted: protects)"
-    assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "a%20policy.yaml"
+    assert (
+        result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "a%20policy.yaml"
+    )
 
 
 def test_the_summary_is_a_table_whose_cells_stay_cells() -> None:
@@ -400,31 +542,53 @@ def test_the_summary_is_a_table_whose_cells_stay_cells() -> None:
 def test_the_words_of_a_release_are_printable_and_on_one_line(small: Path, tmp_path: Path) -> None:
     """A target named after a workflow command and an escape sequence comes out harmless."""
     folder = make_release(tmp_path / "named", small / "key", (AUDIT,))
-    edit_json(folder / "report.json", lambda t: t["roles"].update(names=["source", "x\n::set-env name=A::b\x1b[2J"]))
+    edit_json(
+        folder / "report.json",
+        lambda t: t["roles"].update(names=["source", "x\n::set-env name=A::b\x1b[2J"]),
+    )
     sign_folder(folder, load_private(small / "key"))
     found = gate_release(folder, STRICT, small / "key.pub", now=NOW)
     assert all((check.name + check.value + check.bound).isprintable() for check in found.checks)
-    ET.fromstring(ci_files.junit(found, "named"))  # noqa: S314  our own
+    ET.fromstring(ci_files.junit(found, "named"))  # noqa: S314
 
 
-def test_the_command_writes_its_files_whatever_the_verdict_and_appends_its_summary(release: Path, small: Path, tmp_path: Path) -> None:
-    """Into folders that are not there yet; twice gives two summaries; the answer as JSON is the verdict."""
+def test_the_command_writes_its_files_whatever_the_verdict_and_appends_its_summary(
+    release: Path, small: Path, tmp_path: Path
+) -> None:
+    """Into folders that are not there yet; twice gives two summaries; the answer as JSON is the
+    verdict.
+    """
     (tmp_path / "policy.yaml").write_text("attestation: required\n")
-    words = ["gate", str(release), "--policy", str(tmp_path / "policy.yaml"), "--key", str(small / "key.pub"), "--json"]
+    words = [
+        "gate",
+        str(release),
+        "--policy",
+        str(tmp_path / "policy.yaml"),
+        "--key",
+        str(small / "key.pub"),
+        "--json",
+    ]
     files = {name: tmp_path / "out" / name for name in ("junit", "sarif", "summary")}
     for _ in range(2):
-        done = CliRunner().invoke(app, words + [word for name, path in files.items() for word in (f"--{name}", str(path))])
+        done = CliRunner().invoke(
+            app, words + [word for name, path in files.items() for word in (f"--{name}", str(path))]
+        )
         assert done.exit_code == 1, done.output
     answer = json.loads(done.stdout)
     assert [check["name"] for check in answer["checks"] if not check["passed"]] == ["attested"]
     assert not answer["passed"]
-    assert ET.fromstring(files["junit"].read_text()).attrib["failures"] == "1"  # noqa: S314  our own
-    assert [result["ruleId"] for result in json.loads(files["sarif"].read_text())["runs"][0]["results"]] == ["attested"]
+    # our own
+    assert ET.fromstring(files["junit"].read_text()).attrib["failures"] == "1"  # noqa: S314
+    assert [
+        result["ruleId"] for result in json.loads(files["sarif"].read_text())["runs"][0]["results"]
+    ] == ["attested"]
     assert files["summary"].read_text().count("does not pass the gate") == 2
 
 
 def test_parity_is_said_in_the_words_that_the_gate_looks_for() -> None:
-    """The gate reads the report's one line on parity: the words come from one place and must not drift."""
+    """The gate reads the report's one line on parity: the words come from one place and must not
+    drift.
+    """
     same = np.zeros((1, 2), dtype=np.float32)
     assert str(compare(same, same)).startswith(ALIKE)
     assert not str(compare(same, same + 1)).startswith(ALIKE)

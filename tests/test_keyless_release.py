@@ -1,4 +1,6 @@
-"""A keyless release from its seal to the gate: by the commands, with a Sigstore of our own on this machine."""
+"""A keyless release from its seal to the gate: by the commands, with a Sigstore of our own on this
+machine.
+"""
 
 import json
 from collections.abc import Callable
@@ -9,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from lockforge.cli import app
-from lockforge.cli.releases import Plan, lay_out
+from lockforge.cli._releases import Plan, lay_out
 from lockforge.errors import RecipeError, ResourceError
 from lockforge.evidence.attestation import ATTESTATION, CodeVersion, attest
 from lockforge.evidence.keyless import Identity, Keyless
@@ -23,7 +25,9 @@ from lockforge.runs import Runs
 from lockforge.verify import verify_release
 from tests.small_release import make_release
 
-pytest.importorskip("sigstore", reason="keyless signatures are an extra: pip install 'lockforge[sign]'")
+pytest.importorskip(
+    "sigstore", reason="keyless signatures are an extra: pip install 'lockforge[sign]'"
+)
 from tests.evidence.own_sigstore import MAIL, PROVIDER, OwnSigstore
 
 POLICY = Policy(attestation="required")
@@ -39,7 +43,9 @@ def claim(folder: Path, key: PrivateKey | None) -> None:
     """Write an attestation of what lies there."""
     report = Report.from_json((folder / "report.json").read_bytes())
     code = CodeVersion(lockforge="0.1.0", commit="none")
-    (folder / ATTESTATION).write_bytes(attest(report, hash_folder(folder), code, "2026-03-01T12:00:00Z", key))
+    (folder / ATTESTATION).write_bytes(
+        attest(report, hash_folder(folder), code, "2026-03-01T12:00:00Z", key)
+    )
 
 
 @pytest.fixture
@@ -68,7 +74,9 @@ def said_of(name: str, found: Verdict) -> str:
 
 
 def test_verify_and_gate_know_the_signer_by_name_and_provider(release: Path, by: Identity) -> None:
-    """All checks pass, the attestation's too; a policy that names keys has no word on a key that served once."""
+    """All checks pass, the attestation's too; a policy that names keys has no word on a key that
+    served once.
+    """
     found = verify_release(release, identity=by, parity=False)
     assert failing(found) == {}
     assert said_of("signature", found) == f"signed by {MAIL} ({PROVIDER}), keyless"
@@ -76,48 +84,79 @@ def test_verify_and_gate_know_the_signer_by_name_and_provider(release: Path, by:
     passed = gate_release(release, POLICY, identity=by)
     assert failing(passed) == {}
     assert said_of("signer", passed) == f"{MAIL} ({PROVIDER}), keyless"
-    assert failing(gate_release(release, POLICY.model_copy(update={"signers": ("1" * 64,)}), identity=by)).keys() == {"signer"}
+    assert failing(
+        gate_release(release, POLICY.model_copy(update={"signers": ("1" * 64,)}), identity=by)
+    ).keys() == {"signer"}
     behind = POLICY.model_copy(update={"baseline": str(release)})
     assert failing(gate_release(release, behind, identity=by)) == {}
 
 
-def test_nobody_else_passes_and_nobody_in_particular_neither(release: Path, by: Identity, tmp_path: Path) -> None:
-    """Another name fails; without one verify says so and the gate says no; a key beside a name is a fault of the command."""
+def test_nobody_else_passes_and_nobody_in_particular_neither(
+    release: Path, by: Identity, tmp_path: Path
+) -> None:
+    """Another name fails; without one verify says so and the gate says no; a key beside a name is a
+    fault of the command.
+    """
     thief = Identity("thief@example.org", PROVIDER, by.services)
-    assert "is not shown that thief@example.org" in failing(verify_release(release, identity=thief, parity=False))["signature"]
+    assert (
+        "is not shown that thief@example.org"
+        in failing(verify_release(release, identity=thief, parity=False))["signature"]
+    )
     assert "signature" in failing(gate_release(release, POLICY, identity=thief))
     alone = verify_release(release, parity=False)
     assert alone.passed
     assert said_of("signature", alone).startswith(
-        f"signer not established: keyless, by a certificate that nobody checked and that names {MAIL}"
+        "signer not established: keyless, by a certificate that nobody checked and that names "
+        f"{MAIL}"
     )
     assert "for whom nobody vouches" in failing(gate_release(release, POLICY))["signer"]
-    assert "signed keyless" in failing(verify_release(release, tmp_path / "key.pub", parity=False))["signature"]
+    assert (
+        "signed keyless"
+        in failing(verify_release(release, tmp_path / "key.pub", parity=False))["signature"]
+    )
     with pytest.raises(RecipeError, match="either keyless or made with a key"):
         verify_release(release, tmp_path / "key.pub", identity=by)
 
 
-def test_an_attestation_stands_or_falls_with_what_signs_the_release(release: Path, by: Identity, keyless: Keyless, tmp_path: Path) -> None:
-    """In a keyless release it has no signature of its own, with a key it must have; edited it is caught by the release's signature."""
+def test_an_attestation_stands_or_falls_with_what_signs_the_release(
+    release: Path, by: Identity, keyless: Keyless, tmp_path: Path
+) -> None:
+    """In a keyless release it has no signature of its own, with a key it must have; edited it is
+    caught by the release's signature.
+    """
     data = (release / ATTESTATION).read_bytes()
     assert json.loads(data)["signatures"] == []
     (release / ATTESTATION).write_bytes(data.replace(b'"payload": "e', b'"payload": "f'))
-    assert {"manifest", "signature", "attestation"} <= failing(verify_release(release, identity=by, parity=False)).keys()
+    assert {"manifest", "signature", "attestation"} <= failing(
+        verify_release(release, identity=by, parity=False)
+    ).keys()
     claim(release, new_key(tmp_path / "other"))
     keyless.sign_folder(release)
-    assert "signature of its own" in failing(verify_release(release, identity=by, parity=False))["attestation"]
+    assert (
+        "signature of its own"
+        in failing(verify_release(release, identity=by, parity=False))["attestation"]
+    )
     claim(release, None)
     sign_folder(release, load_private(tmp_path / "key"))
-    assert "exactly one signature" in failing(verify_release(release, tmp_path / "key.pub", parity=False))["attestation"]
+    assert (
+        "exactly one signature"
+        in failing(verify_release(release, tmp_path / "key.pub", parity=False))["attestation"]
+    )
 
 
 def test_a_seal_signs_keyless_and_leaves_nothing_where_it_cannot(
     sigstore: OwnSigstore, keyless: Keyless, by: Identity, tmp_path: Path
 ) -> None:
-    """Laid out whole with a claim and a name; where the log refuses at the end there is no folder at all, nor a part of one."""
+    """Laid out whole with a claim and a name; where the log refuses at the end there is no folder
+    at all, nor a part of one.
+    """
     made = make_release(tmp_path / "made", tmp_path / "key")
     files = Files(tmp_path / "files")
-    kept = {path.name: files.put(path.read_bytes()) for path in made.iterdir() if path.name in {"model.safetensors", "report.json"}}
+    kept = {
+        path.name: files.put(path.read_bytes())
+        for path in made.iterdir()
+        if path.name in {"model.safetensors", "report.json"}
+    }
     artifact, out = Artifact(report=kept["report.json"], files=kept), tmp_path / "out" / "release"
     do, plan = Runs(tmp_path, seed=0), Plan(out, None, keyless=keyless)
     sigstore.refuse = "log/entries"
@@ -144,9 +183,14 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Type:
 
 
 def test_the_commands_take_an_identity(release: Path, typed: Type, trust_config: Path) -> None:
-    """0 by the right name, 5 of verify and 1 of the gate by another; half of an identity is a fault of the command line."""
+    """0 by the right name, 5 of verify and 1 of the gate by another; half of an identity is a fault
+    of the command line.
+    """
     services = ("--trust-config", str(trust_config))
-    verify, gate = ("verify", release.name, "--no-parity"), ("gate", release.name, "--policy", "policy.yaml")
+    verify, gate = (
+        ("verify", release.name, "--no-parity"),
+        ("gate", release.name, "--policy", "policy.yaml"),
+    )
     for words, no in ((verify, 5), (gate, 1)):
         for name, code in ((MAIL, 0), ("thief@example.org", no)):
             done = typed(*words, "--identity", name, "--identity-provider", PROVIDER, *services)
@@ -155,11 +199,21 @@ def test_the_commands_take_an_identity(release: Path, typed: Type, trust_config:
             assert isinstance(typed(*words, *half).exception, RecipeError)
 
 
-@pytest.mark.parametrize("command", [("protect",), ("export", "nasbench201|none=x", "--source", "digits")])
-def test_what_keyless_lacks_is_said_before_any_work(command: tuple[str, ...], typed: Type, trust_config: Path, tmp_path: Path) -> None:
-    """A token that is none, no token, and no network: exit 4 within seconds, no release, no stage begun, and no token in what is said."""
+@pytest.mark.parametrize(
+    "command", [("protect",), ("export", "nasbench201|none=x", "--source", "digits")]
+)
+def test_what_keyless_lacks_is_said_before_any_work(
+    command: tuple[str, ...], typed: Type, trust_config: Path, tmp_path: Path
+) -> None:
+    """A token that is none, no token, and no network: exit 4 within seconds, no release, no stage
+    begun, and no token in what is said.
+    """
     (tmp_path / "token").write_text("secret.but.wrong")
-    for words in (("--identity-token", "token", "--trust-config", str(trust_config)), ("--trust-config", str(trust_config)), ()):
+    for words in (
+        ("--identity-token", "token", "--trust-config", str(trust_config)),
+        ("--trust-config", str(trust_config)),
+        (),
+    ):
         done = typed(*command, "--keyless", "--runs", "runs", *words)
         assert isinstance(done.exception, ResourceError), done.output
         assert done.exception.exit_code == 4

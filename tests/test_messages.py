@@ -16,7 +16,11 @@ def made() -> Iterator[tuple[Path, ast.Call]]:
     """Every place in the package where one of our errors is made."""
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in KINDS:
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in KINDS
+            ):
                 yield path, node
 
 
@@ -31,10 +35,14 @@ def without_hint(kinds: set[str]) -> list[str]:
     return [
         f"{path.relative_to(PACKAGE)}:{node.lineno}"
         for path, node in made()
-        if isinstance(node.func, ast.Name) and node.func.id in kinds and "hint" not in {keyword.arg for keyword in node.keywords}
+        if isinstance(node.func, ast.Name)
+        and node.func.id in kinds
+        and "hint" not in {keyword.arg for keyword in node.keywords}
     ]
 
 
 def test_a_message_names_a_value_and_a_way_out() -> None:
-    """Each error comes with a hint, except that a damaged or forged file has only one way out: do not use it."""
+    """Each error comes with a hint, except that a damaged or forged file has only one way out: do
+    not use it.
+    """
     assert without_hint(KINDS - {"IntegrityError"}) == []

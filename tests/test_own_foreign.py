@@ -1,4 +1,6 @@
-"""`protect` with a network that is made elsewhere: by a function of the owner's, or by timm (a stand-in)."""
+"""`protect` with a network that is made elsewhere: by a function of the owner's, or by timm (a
+stand-in).
+"""
 
 import sys
 from pathlib import Path
@@ -10,14 +12,14 @@ from lockforge import open_runs, protect, verify_release
 from lockforge.data.roles import read_roles
 from lockforge.errors import DataError
 from lockforge.evidence.faults import faults_of
-from lockforge.export.models import own_place, place_of, read_given
 from lockforge.export.stage import lay_out
+from lockforge.models import _python_functions as functions
+from lockforge.models.read import own_place, place_of, read_given
 from lockforge.pipeline import provenance
 from lockforge.recipe import Recipe, read_recipe
 from lockforge.records import Report, Verdict
 from lockforge.runs import Runs
-from lockforge.spaces import functions
-from tests.spaces.own_networks import TinyNet, stub_timm
+from tests.models.own_networks import TinyNet, stub_timm
 
 TINY = """
 threads: 1
@@ -46,8 +48,11 @@ def parity(verdict: Verdict) -> str:
     return next(check.value for check in verdict.checks if check.name == "parity")
 
 
-def test_a_function_of_the_owners_is_audited_and_released(tiny: Recipe, do: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own weights are released, with an ONNX file that answers like them; whoever verifies runs no code of the owner's.
+def test_a_function_of_the_owners_is_audited_and_released(
+    tiny: Recipe, do: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own weights are released, with an ONNX file that answers like them; whoever verifies runs
+    no code of the owner's.
 
     In a process that was not given the function, the release is read by nobody.
     """
@@ -60,7 +65,9 @@ def test_a_function_of_the_owners_is_audited_and_released(tiny: Recipe, do: Runs
     report = Report.from_json((release / "report.json").read_bytes())
     assert str(report.subjects.release.architecture) == place.network
     assert report.parity.startswith("same logits")
-    assert {"release", "scratch_release", "dummy"} <= {point.start for point in report.audits[0].points}
+    assert {"release", "scratch_release", "dummy"} <= {
+        point.start for point in report.audits[0].points
+    }
     assert faults_of(report.audits[0]) == ()
     monkeypatch.setattr(functions, "_given", {})
     verdict = verify_release(release)

@@ -1,4 +1,6 @@
-"""An owner's own network through `protect`: nothing searched, nothing trained, everything audited, a release that verifies."""
+"""An owner's own network through `protect`: nothing searched, nothing trained, everything audited,
+a release that verifies.
+"""
 
 from pathlib import Path
 
@@ -8,15 +10,15 @@ from safetensors.torch import save_file
 
 from lockforge import open_runs, protect, verify_release
 from lockforge.data.roles import read_roles
-from lockforge.export.models import own_place
 from lockforge.export.stage import lay_out
+from lockforge.models._named import to_published
+from lockforge.models.networks import build, load, state
+from lockforge.models.read import own_place
 from lockforge.pipeline import provenance
 from lockforge.randomness import torch_generator
 from lockforge.recipe import Recipe, read_recipe
 from lockforge.records import HEADLESS, NamedArchitecture, Report
 from lockforge.runs import Runs
-from lockforge.spaces.named import to_published
-from lockforge.spaces.networks import build, load, state
 
 TINY = """
 threads: 1
@@ -45,14 +47,16 @@ def do(tiny: Recipe, tmp_path: Path) -> Runs:
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, torch.Tensor]:
-    """An untrained ResNet-20 for three classes of grey pictures."""
+    """An untrained ResNet-20 for three classes of grey images."""
     return to_published(NAME, state(build(ARCHITECTURE, torch_generator(0))))
 
 
 def test_an_own_network_is_reference_and_twin_and_its_release_verifies(
     tiny: Recipe, do: Runs, weights: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    """No search, no training: only embed, adopt, audit and export are asked; every figure follows from the points."""
+    """No search, no training: only embed, adopt, audit and export are asked; every figure follows
+    from the points.
+    """
     save_file(weights, tmp_path / "w.safetensors")
     roles = read_roles("digits:0-2", (), ("digits:5-7",), tiny.data, do.files)
     artifact = protect(tiny, roles, do, own=own_place(NAME, tmp_path / "w.safetensors"))
@@ -73,9 +77,17 @@ def test_an_own_network_is_reference_and_twin_and_its_release_verifies(
     assert "came without a head" not in page
 
 
-def test_an_encoder_gets_a_head_and_the_report_says_so(tiny: Recipe, do: Runs, weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    """Under MoCo's names; the body stays bit for bit what it was, and its head reads digits far better than chance."""
-    body = {f"module.encoder_q.{key}": tensor for key, tensor in weights.items() if not key.startswith("linear.")}
+def test_an_encoder_gets_a_head_and_the_report_says_so(
+    tiny: Recipe, do: Runs, weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    """Under MoCo's names; the body stays bit for bit what it was, and its head reads digits far
+    better than chance.
+    """
+    body = {
+        f"module.encoder_q.{key}": tensor
+        for key, tensor in weights.items()
+        if not key.startswith("linear.")
+    }
     torch.save({"state_dict": body}, tmp_path / "moco.pth.tar")
     roles = read_roles("digits:0-2", (), (), tiny.data, do.files)
     artifact = protect(tiny, roles, do, own=own_place(f"{NAME}={tmp_path / 'moco.pth.tar'}", None))
@@ -84,5 +96,9 @@ def test_an_encoder_gets_a_head_and_the_report_says_so(tiny: Recipe, do: Runs, w
     assert reference.made_by == HEADLESS
     assert reference.test_accuracy > 0.6
     tensors = to_published(NAME, state(load(ARCHITECTURE, do.files.get_tensors(reference.weights))))
-    assert all(torch.equal(tensors[key], tensor) for key, tensor in weights.items() if not key.startswith("linear."))
+    assert all(
+        torch.equal(tensors[key], tensor)
+        for key, tensor in weights.items()
+        if not key.startswith("linear.")
+    )
     assert b"The network came without a head." in do.files.get(artifact.files["report.html"])

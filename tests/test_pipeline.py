@@ -1,4 +1,6 @@
-"""The whole sentence on the built-in digits, small: a release that verifies, the same bytes again, nothing of the owner's data in it."""
+"""The whole sentence on the built-in digits, small: a release that verifies, the same bytes again,
+nothing of the owner's data in it.
+"""
 
 import json
 import re
@@ -50,26 +52,45 @@ def release(tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     artifact = protect(tiny, read_roles(source, auxiliary, targets, tiny.data, do.files), do)
     key = new_key(folder / "key.pem")
     circumstances = provenance(do)
-    return lay_out(artifact, do.files, folder / "release", circumstances, sealing(Seal(key), do.files, circumstances))
+    return lay_out(
+        artifact,
+        do.files,
+        folder / "release",
+        circumstances,
+        sealing(Seal(key), do.files, circumstances),
+    )
 
 
 def test_a_release_verifies_with_the_signers_key(release: Path) -> None:
     """Every check passes, parity included."""
     verdict = verify_release(release, release.parent / "key.pem.pub")
     assert verdict.passed, [check for check in verdict.checks if not check.passed]
-    assert {check.name for check in verdict.checks} >= {"manifest", "signature", "attestation", "figures", "weights", "parity"}
-    assert "bound to these bytes" in next(check.value for check in verdict.checks if check.name == "attestation")
+    assert {check.name for check in verdict.checks} >= {
+        "manifest",
+        "signature",
+        "attestation",
+        "figures",
+        "weights",
+        "parity",
+    }
+    assert "bound to these bytes" in next(
+        check.value for check in verdict.checks if check.name == "attestation"
+    )
 
 
 def test_a_release_holds_what_it_promises(release: Path) -> None:
-    """Weights, ONNX, preprocessing, labels, report in both forms, recipe, provenance, attestation, manifest, signature."""
+    """Weights, ONNX, preprocessing, labels, report in both forms, recipe, provenance, attestation,
+    manifest, signature.
+    """
     assert {path.name for path in release.iterdir()} == {
         "model.safetensors", "model.onnx", "model.int8.onnx", "preprocessing.json", "labels.json", "report.json", "report.html",
         "recipe.yaml", "provenance.json", "attestation.json", "README.md", "bom.json", "manifest.json", "model.sig",
     }  # fmt: skip
 
 
-def test_the_same_recipe_gives_the_same_report_byte_for_byte(release: Path, tiny: Recipe, tmp_path: Path) -> None:
+def test_the_same_recipe_gives_the_same_report_byte_for_byte(
+    release: Path, tiny: Recipe, tmp_path: Path
+) -> None:
     """From nothing, in another folder, on one machine with one number of threads."""
     do = open_runs(tiny, tmp_path / "runs", device="cpu")
     source, auxiliary, targets = DEFAULT
@@ -83,7 +104,9 @@ def test_the_same_recipe_gives_the_same_report_byte_for_byte(release: Path, tiny
 def test_wherever_the_work_is_done_the_report_is_the_same(
     kind: Kind, release: Path, tiny: Recipe, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """In worker processes and on a Ray cluster, though every worker is killed in the middle of the audit."""
+    """In worker processes and on a Ray cluster, though every worker is killed in the middle of the
+    audit.
+    """
     if kind == "ray":
         request.getfixturevalue("ray_cluster")
     killed: list[int] = []
@@ -93,7 +116,13 @@ def test_wherever_the_work_is_done_the_report_is_the_same(
             if ": fine-tune" in note and not killed:
                 killed.extend(kill_workers(kind))
 
-    do = open_runs(tiny, tmp_path / "runs", device="cpu", reporter=Killer(), executor=make_executor(kind, workers=2))
+    do = open_runs(
+        tiny,
+        tmp_path / "runs",
+        device="cpu",
+        reporter=Killer(),
+        executor=make_executor(kind, workers=2),
+    )
     source, auxiliary, targets = DEFAULT
     artifact = protect(tiny, read_roles(source, auxiliary, targets, tiny.data, do.files), do)
     assert killed
@@ -101,11 +130,16 @@ def test_wherever_the_work_is_done_the_report_is_the_same(
 
 
 def test_targets_are_not_needed_for_the_choice(release: Path, tiny: Recipe, tmp_path: Path) -> None:
-    """Without a target the same cell is chosen and the same weights are trained; the release says that it was not audited."""
+    """Without a target the same cell is chosen and the same weights are trained; the release says
+    that it was not audited.
+    """
     do = open_runs(tiny, tmp_path / "runs", device="cpu")
     source, auxiliary, _ = DEFAULT
     artifact = protect(tiny, read_roles(source, auxiliary, (), tiny.data, do.files), do)
-    alone, audited = (Report.from_json(text) for text in (do.files.get(artifact.report), (release / "report.json").read_bytes()))
+    alone, audited = (
+        Report.from_json(text)
+        for text in (do.files.get(artifact.report), (release / "report.json").read_bytes())
+    )
     assert alone.verdict == "not audited"
     assert alone.search == audited.search
     assert alone.subjects == audited.subjects
@@ -117,24 +151,39 @@ def test_the_report_has_the_audit_of_both_ways_and_every_seed(release: Path, tin
     (audit,) = report.audits
     assert {"release", "scratch_release", "dummy"} <= {point.start for point in audit.points}
     assert len(audit.seeds) == tiny.audit.seeds
-    assert {envelope.name for envelope in audit.measures.envelopes} >= {"release", "reference", "scratch", "dummy"}
+    assert {envelope.name for envelope in audit.measures.envelopes} >= {
+        "release",
+        "reference",
+        "scratch",
+        "dummy",
+    }
     assert audit.verdict.word in {"indicative only", "nothing to protect", "no protection"}
 
 
 def test_every_part_of_the_lock_is_audited_beside_the_release(release: Path) -> None:
-    """Plain pruning, no Fisher term, and the reference behind the same weight lock; the last only where the reference is another cell."""
+    """Plain pruning, no Fisher term, and the reference behind the same weight lock; the last only
+    where the reference is another cell.
+    """
     report = Report.from_json((release / "report.json").read_bytes())
     names = {ablation.name for ablation in report.subjects.ablations}
     assert names | {"weight-lock"} == {"magnitude", "no-fisher", "weight-lock"}
-    assert ("weight-lock" in names) == (report.subjects.reference.weights != report.subjects.twin.weights)
+    assert ("weight-lock" in names) == (
+        report.subjects.reference.weights != report.subjects.twin.weights
+    )
     assert set(report.pruned) == {"release", *(f"ablation:{name}" for name in names)}
-    assert {point.start for point in report.audits[0].points} >= {f"ablation:{name}" for name in names}
+    assert {point.start for point in report.audits[0].points} >= {
+        f"ablation:{name}" for name in names
+    }
     assert all(abs(pruning.sparsity - 0.5) < 0.01 for pruning in report.pruned.values())
     assert report.subjects.release.weights != report.subjects.twin.weights
 
 
-def test_a_release_can_be_pruned_again_without_a_stand_in(release: Path, tiny: Recipe, tmp_path: Path) -> None:
-    """`prune` alone: zeros in the weights, pictures made of the source in the thief's place, the search and the training left alone."""
+def test_a_release_can_be_pruned_again_without_a_stand_in(
+    release: Path, tiny: Recipe, tmp_path: Path
+) -> None:
+    """`prune` alone: zeros in the weights, images made of the source in the thief's place, the
+    search and the training left alone.
+    """
     do = open_runs(tiny, tmp_path / "runs", device="cpu")
     roles = read_roles(DEFAULT[0], (), (), tiny.data, do.files)
     found = prune(tiny, roles, Models(str(release)), do)
@@ -143,8 +192,8 @@ def test_a_release_can_be_pruned_again_without_a_stand_in(release: Path, tiny: R
     assert set(do.keys) == {"adopt_model", "prune_model"}
 
 
-def test_no_path_and_no_picture_leaves_the_house(release: Path) -> None:
-    """No file names anything of this machine, and none holds a picture."""
+def test_no_path_and_no_image_leaves_the_house(release: Path) -> None:
+    """No file names anything of this machine, and none holds an image."""
     for path in release.iterdir():
         data = path.read_bytes()
         for word in (str(Path.home()), str(release.parent), "site-packages", "/usr/"):
@@ -157,26 +206,34 @@ def test_the_page_needs_no_network_and_every_figure_has_words(release: Path) -> 
     """One file: no script, no outside address; each chart has a label."""
     html = (release / "report.html").read_text()
     assert not re.search(r"<script|https?://|@import|url\(", html)
-    pictures = re.findall(r'<[^>]*role="img"[^>]*>', html)
-    assert pictures
-    assert all("aria-label=" in tag for tag in pictures)
+    images = re.findall(r'<[^>]*role="img"[^>]*>', html)
+    assert images
+    assert all("aria-label=" in tag for tag in images)
     assert html.count("<svg") >= 3
     assert json.loads((release / "labels.json").read_text()) == ["0", "1", "2", "3", "4"]
 
 
-def test_an_onnx_file_is_audited_beside_public_weights(release: Path, tiny: Recipe, tmp_path: Path) -> None:
-    """The release's ONNX file alone: as good on the source as its weights, which are public here; what needs weights is skipped."""
+def test_an_onnx_file_is_audited_beside_public_weights(
+    release: Path, tiny: Recipe, tmp_path: Path
+) -> None:
+    """The release's ONNX file alone: as good on the source as its weights, which are public here;
+    what needs weights is skipped.
+    """
     pytest.importorskip("onnxruntime")
     do = open_runs(tiny, tmp_path / "runs", device="cpu")
     source, _, targets = DEFAULT
     roles = read_roles(source, (), targets, tiny.data, do.files)
-    subjects, (found,) = audit(tiny, roles, Models(str(release / "model.onnx"), None, (f"itself={release}",)), do)
+    subjects, (found,) = audit(
+        tiny, roles, Models(str(release / "model.onnx"), None, (f"itself={release}",)), do
+    )
     known = Report.from_json((release / "report.json").read_bytes()).subjects.release
     assert subjects.release.test_accuracy == known.test_accuracy
     assert [public.weights for public in subjects.public] == [known.weights]
     assert isinstance(subjects.stand_in, Architecture)
     assert (subjects.stand_in.cell, subjects.stand_in.shape) == (STAND_IN, roles.source.shape)
     assert [line.partition(":")[0] for line in found.skipped] == ["fine-tune"]
-    assert {point.attacker for point in found.points if point.start == "public:itself"} == {"linear-probe"}
+    assert {point.attacker for point in found.points if point.start == "public:itself"} == {
+        "linear-probe"
+    }
     assert (*faults_of(found), *start_faults(found, subjects)) == ()
     assert Subjects.from_json(subjects.to_json()) == subjects

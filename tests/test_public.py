@@ -12,7 +12,9 @@ def test_a_public_name_resolves(name: str) -> None:
 
 
 def test_all_is_complete_and_unknown_names_are_refused() -> None:
-    """Everything loaded on first use is listed, and a typo is an AttributeError that lists the names."""
+    """Everything loaded on first use is listed, and a typo is an AttributeError that lists the
+    names.
+    """
     assert set(lockforge._WHERE) <= set(lockforge.__all__)
     with pytest.raises(AttributeError, match="protect"):
-        lockforge.protekt  # noqa: B018  looking it up is the point
+        lockforge.protekt  # noqa: B018

@@ -36,7 +36,9 @@ def test_the_template_is_the_default_recipe_and_explains_every_key(tmp_path: Pat
 def test_all_faults_are_listed_at_once(tmp_path: Path) -> None:
     """Unknown keys and wrong types, in sections and on top."""
     with pytest.raises(RecipeError) as caught:
-        read_recipe(written(tmp_path, "sead: 1\nsearch: {stepz: 4, cosine: 2}\ntrain: {epochs: many}\n"))
+        read_recipe(
+            written(tmp_path, "sead: 1\nsearch: {stepz: 4, cosine: 2}\ntrain: {epochs: many}\n")
+        )
     faults = "\n".join(caught.value.faults)
     assert all(word in faults for word in ("sead", "search.stepz", "search.cosine", "train.epochs"))
 
@@ -70,7 +72,10 @@ def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:
 
 def test_a_section_keeps_the_defaults_of_what_is_not_named(tmp_path: Path) -> None:
     """Naming one key of `train` does not lose the default length; naming steps replaces epochs."""
-    assert read_recipe(written(tmp_path, "train: {learning_rate: 0.05}\n")).train.epochs == Recipe().train.epochs
+    assert (
+        read_recipe(written(tmp_path, "train: {learning_rate: 0.05}\n")).train.epochs
+        == Recipe().train.epochs
+    )
     recipe = read_recipe(written(tmp_path, "train: {steps: 7}\n"))
     assert (recipe.train.epochs, recipe.train.steps) == (None, 7)
     with pytest.raises(RecipeError, match="exactly one"):
@@ -80,7 +85,12 @@ def test_a_section_keeps_the_defaults_of_what_is_not_named(tmp_path: Path) -> No
 def test_overrides_have_the_recipes_types(tmp_path: Path) -> None:
     """--set goes through the same reader and the same checks."""
     path = written(tmp_path, "seed: 3\n")
-    assert read_recipe(path, ("search.steps=80", "search.shortlist.cells=2", "audit.images_per_class=[1, 0]")).search.steps == 80
+    assert (
+        read_recipe(
+            path, ("search.steps=80", "search.shortlist.cells=2", "audit.images_per_class=[1, 0]")
+        ).search.steps
+        == 80
+    )
     for override in ("search.steps=x", "search", "=1", "seed.a=1", "search..steps=1", "nothing=1"):
         with pytest.raises(RecipeError):
             read_recipe(path, (override,))
@@ -100,4 +110,17 @@ def test_any_text_is_a_value_or_a_recipe_error(text: str) -> None:
         outcome = type(parse_yaml(text, "fuzz")).__name__
     except RecipeError as error:
         outcome = f"exit code {error.exit_code}"
-    assert outcome in {"exit code 2", "str", "int", "float", "bool", "NoneType", "list", "dict", "date", "datetime", "bytes", "set"}
+    assert outcome in {
+        "exit code 2",
+        "str",
+        "int",
+        "float",
+        "bool",
+        "NoneType",
+        "list",
+        "dict",
+        "date",
+        "datetime",
+        "bytes",
+        "set",
+    }

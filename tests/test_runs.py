@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lockforge.cli.kept import clean_runs, list_runs
+from lockforge.cli._run_store import clean_runs, list_runs
 from lockforge.errors import DataError, IntegrityError, ResourceError
 from lockforge.executors.threads import Threads
 from lockforge.files import Files, held, write_whole
@@ -44,7 +44,7 @@ class Named(Record):
 
 
 @stage(version=1)
-def name(*, work: Work) -> Named:  # noqa: ARG001 - every stage is handed its work
+def name(*, work: Work) -> Named:  # noqa: ARG001
     """Names that are not in the order of the alphabet."""
     return Named(counts={"z": 1, "a": 2})
 
@@ -64,8 +64,12 @@ def test_a_question_is_asked_once(do: Runs) -> None:
     assert do.files.get_arrays(first.array)["x"].tolist() == [4, 4, 4]
 
 
-def test_several_questions_are_answered_in_order_and_only_the_missing_are_worked_out(do: Runs) -> None:
-    """Whichever comes first; the same question twice is worked out once, and each is found alone afterwards."""
+def test_several_questions_are_answered_in_order_and_only_the_missing_are_worked_out(
+    do: Runs,
+) -> None:
+    """Whichever comes first; the same question twice is worked out once, and each is found alone
+    afterwards.
+    """
     do.executor = Threads(2)
     assert do(double, 2).value == 4
     assert [answer.value for answer in do.all(double, [(1,), (2,), (3,), (1,)])] == [2, 4, 6, 2]
@@ -75,7 +79,9 @@ def test_several_questions_are_answered_in_order_and_only_the_missing_are_worked
     assert len(do.keys["double"]) == 6
     assert not list(do.folder.glob("*/*.partial"))
     assert do.all(double, []) == ()
-    assert do.seconds["double"] == pytest.approx(sum(do.spent["double", key] for key in set(do.keys["double"])), abs=0.001)
+    assert do.seconds["double"] == pytest.approx(
+        sum(do.spent["double", key] for key in set(do.keys["double"])), abs=0.001
+    )
 
 
 def test_one_of_several_that_stops_leaves_the_others_answers(do: Runs) -> None:
@@ -89,7 +95,9 @@ def test_one_of_several_that_stops_leaves_the_others_answers(do: Runs) -> None:
 
 
 def test_progress_of_several_is_told_as_one(do: Runs) -> None:
-    """A beginning, shares of all that rise, an end each with what was said of it; an answer is new once."""
+    """A beginning, shares of all that rise, an end each with what was said of it; an answer is new
+    once.
+    """
     told: list[object] = []
 
     class Teller(Silent):
@@ -106,7 +114,17 @@ def test_progress_of_several_is_told_as_one(do: Runs) -> None:
     do(double, 7)
     told.clear()
     do.all(double, [(7,), (8,), (9,), (8,)])
-    assert told == ["double", (0.5, 2), (1, 2), (1.5, 2), (2, 2), (True, ""), (False, "8 in two"), (False, "9 in two"), (True, "")]
+    assert told == [
+        "double",
+        (0.5, 2),
+        (1, 2),
+        (1.5, 2),
+        (2, 2),
+        (True, ""),
+        (False, "8 in two"),
+        (False, "9 in two"),
+        (True, ""),
+    ]
 
 
 def test_a_fresh_answer_and_a_found_one_are_the_same_to_the_order_of_their_keys(do: Runs) -> None:
@@ -132,7 +150,9 @@ def test_seed_version_and_inputs_are_in_the_key(do: Runs) -> None:
 
 
 def test_what_was_interrupted_is_resumed_in_its_own_folder(do: Runs) -> None:
-    """Until it is finished only a .partial folder is there; what the stage left is found again and then cleaned away."""
+    """Until it is finished only a .partial folder is there; what the stage left is found again and
+    then cleaned away.
+    """
     with pytest.raises(KeyboardInterrupt):
         do(double, 13)
     assert [entry.finished for entry in list_runs(do.folder)] == [False]
@@ -185,7 +205,9 @@ def test_pieces_that_break_off_leave_nothing_that_looks_finished(tmp_path: Path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"whole": b"abc"}
 
 
-def test_a_full_disk_leaves_nothing_that_looks_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_nothing_that_looks_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The file is there whole or not at all, and the error names the place."""
 
     def full(_descriptor: int) -> None:

@@ -1,4 +1,6 @@
-"""A release is refused for every single thing that is wrong with it, in one line, and accepted when nothing is."""
+"""A release is refused for every single thing that is wrong with it, in one line, and accepted when
+nothing is.
+"""
 
 import json
 import shutil
@@ -20,6 +22,7 @@ from lockforge.evidence.signing import PrivateKey, fingerprint, load_private, ne
 from lockforge.evidence.statistics import target_tests
 from lockforge.files import Files
 from lockforge.gate import gate_release
+from lockforge.models.networks import build, state
 from lockforge.policy import Policy
 from lockforge.recipe import Recipe, template
 from lockforge.records import (
@@ -39,11 +42,16 @@ from lockforge.records import (
     TransferAudit,
     Verdict,
 )
-from lockforge.spaces.networks import build, state
 from lockforge.verify import verify_release
 from tests.evidence.test_certificates import issue, write
 
-LEVELS = {"release": 0.6, "reference": 0.8, "scratch_release": 0.4, "scratch_reference": 0.4, "dummy": 0.4}
+LEVELS = {
+    "release": 0.6,
+    "reference": 0.8,
+    "scratch_release": 0.4,
+    "scratch_reference": 0.4,
+    "dummy": 0.4,
+}
 Edit = Callable[[Path], object]
 
 
@@ -69,7 +77,10 @@ def audit(target: ImageSet) -> TransferAudit:
         for start in STARTS if start in LEVELS for setting in ("a", "b") for per_class in (1, 10) for seed in range(3)
     ]  # fmt: skip
     chosen = set(choose(points))
-    points = [point if point in chosen else point.model_copy(update={"test_accuracy": None}) for point in points]
+    points = [
+        point if point in chosen else point.model_copy(update={"test_accuracy": None})
+        for point in points
+    ]
     found = measure(points, {"twin": "release"}, test_samples=10)
     return TransferAudit(
         target=target.digest, suite="quick", suite_version=1, classes=2, grid=(1, 10), samples=(2, 20), seeds=(0, 1, 2),
@@ -96,7 +107,9 @@ def report(recipe: Recipe, release: Checkpoint, reference: Checkpoint) -> Report
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A signed release of a small untrained network, and its key, made once: `release/`, `key`, `key.pub`."""
+    """A signed release of a small untrained network, and its key, made once: `release/`, `key`,
+    `key.pub`.
+    """
     place = tmp_path_factory.mktemp("made")
     folder = place / "release"
     folder.mkdir()
@@ -108,13 +121,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }  # fmt: skip
     network = build(plans[Op.conv1x1], torch.Generator().manual_seed(0)).eval()
     weights = files.put_tensors(state(network))
-    (folder / "model.safetensors").write_bytes(save(files.get_arrays(weights), metadata={"labels": "a,b"}))
+    (folder / "model.safetensors").write_bytes(
+        save(files.get_arrays(weights), metadata={"labels": "a,b"})
+    )
     export(network, folder / "model.onnx")
-    whole = report(Recipe(), checkpoint(plans[Op.conv1x1], weights), checkpoint(plans[Op.skip], FileRef(sha256="3" * 64, size=1)))
+    whole = report(
+        Recipe(),
+        checkpoint(plans[Op.conv1x1], weights),
+        checkpoint(plans[Op.skip], FileRef(sha256="3" * 64, size=1)),
+    )
     (folder / "report.json").write_text(whole.to_json())
     (folder / "recipe.yaml").write_text(template())
     (folder / "labels.json").write_text('["a", "b"]')
-    (folder / "preprocessing.json").write_text('{"mean": [0.5], "std": [0.2], "scale": "to [0, 1]"}')
+    (folder / "preprocessing.json").write_text(
+        '{"mean": [0.5], "std": [0.2], "scale": "to [0, 1]"}'
+    )
     sign_folder(folder, new_key(place / "key"))
     return place
 
@@ -160,10 +181,20 @@ def edit_report(folder: Path, change: Callable[[dict[str, Any]], object]) -> Non
 
 
 def test_a_good_release_passes_every_check(release: Path, made: Path) -> None:
-    """With the owner's key: manifest, signature, report, attestation, figures, weights and parity, all passed."""
+    """With the owner's key: manifest, signature, report, attestation, figures, weights and parity,
+    all passed.
+    """
     found = verify_release(release, made / "key.pub")
     assert failing(found) == {}
-    assert [check.name for check in found.checks] == ["manifest", "signature", "report", "attestation", "figures", "weights", "parity"]
+    assert [check.name for check in found.checks] == [
+        "manifest",
+        "signature",
+        "report",
+        "attestation",
+        "figures",
+        "weights",
+        "parity",
+    ]
     assert "same logits" in found.checks[-1].value
     assert found.passed
 
@@ -172,7 +203,10 @@ def test_without_a_key_the_signer_is_not_established(release: Path, made: Path) 
     """The bytes are checked and the fingerprint of the key that came along is shown."""
     found = verify_release(release, parity=False)
     assert found.passed
-    assert found.checks[1].value == f"signer not established: {fingerprint(load_private(made / 'key').public_key())}"
+    assert (
+        found.checks[1].value
+        == f"signer not established: {fingerprint(load_private(made / 'key').public_key())}"
+    )
     assert found.checks[-1].value == "not checked: switched off"
 
 
@@ -186,7 +220,9 @@ def test_an_unsigned_release_says_so_and_fails_with_a_key(release: Path, made: P
     assert "signature" in failing(verify_release(release, made / "key.pub", parity=False))
 
 
-def test_without_onnxruntime_parity_is_not_checked(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onnxruntime_parity_is_not_checked(
+    release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not an error, but said."""
     monkeypatch.setattr("lockforge.verify.find_spec", lambda _: None)
     assert "onnxruntime is not installed" in verify_release(release).checks[-1].value
@@ -195,12 +231,17 @@ def test_without_onnxruntime_parity_is_not_checked(release: Path, monkeypatch: p
 # Changed bytes
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx", "report.json", "recipe.yaml", "manifest.json", "model.sig"])
+@pytest.mark.parametrize(
+    "name",
+    ["model.safetensors", "model.onnx", "report.json", "recipe.yaml", "manifest.json", "model.sig"],
+)
 def test_every_sampled_byte_flip_is_caught(name: str, release: Path, made: Path) -> None:
     """Any flipped bit of any file, with the key and without."""
     data = (release / name).read_bytes()
     for position in range(0, len(data), max(1, len(data) // 12)):
-        (release / name).write_bytes(data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :])
+        (release / name).write_bytes(
+            data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :]
+        )
         for key in (made / "key.pub", None):
             assert {"manifest", "signature"} & failing(verify_release(release, key)).keys()
 
@@ -217,12 +258,19 @@ def test_what_is_changed_is_named_and_never_run(release: Path, made: Path) -> No
 def test_extra_and_missing_files_and_links_are_caught(release: Path, made: Path) -> None:
     """Not listed, gone, or a link."""
     (release / "run.py").write_text("")
-    assert failing(verify_release(release, made / "key.pub"))["manifest"] == "run.py is there but not listed"
+    assert (
+        failing(verify_release(release, made / "key.pub"))["manifest"]
+        == "run.py is there but not listed"
+    )
     (release / "run.py").unlink()
     (release / "model.safetensors").unlink()
-    assert failing(verify_release(release, made / "key.pub"))["manifest"].startswith("model.safetensors is missing")
+    assert failing(verify_release(release, made / "key.pub"))["manifest"].startswith(
+        "model.safetensors is missing"
+    )
     (release / "model.safetensors").symlink_to(made / "release" / "model.safetensors")
-    assert failing(verify_release(release, made / "key.pub")) == {"manifest": "model.safetensors is a link"}
+    assert failing(verify_release(release, made / "key.pub")) == {
+        "manifest": "model.safetensors is a link"
+    }
 
 
 def test_another_signer_is_caught_with_the_key(release: Path, made: Path, tmp_path: Path) -> None:
@@ -257,55 +305,84 @@ def rename_reference(tree: dict[str, Any]) -> None:
 def prune(tree: dict[str, Any], zeros: int, start: str = "release", **changes: Any) -> None:
     """Say that a network was pruned, in its first kernel."""
     layers = [{"name": "stem.0.weight", "weights": 18, "zeros": zeros}]
-    said = {"method": "ntp", "fisher": True, "auxiliary": "given", "layers": layers, "rounds": [], "source_drop": 0.0, "dense_bytes": 9}
+    said = {
+        "method": "ntp",
+        "fisher": True,
+        "auxiliary": "given",
+        "layers": layers,
+        "rounds": [],
+        "source_drop": 0.0,
+        "dense_bytes": 9,
+    }
     tree.setdefault("pruned", {})[start] = said | {"sparse_bytes": 9} | changes
 
 
 def ablate(tree: dict[str, Any], **changes: Any) -> None:
     """Say that the release was an ablation too."""
-    tree["subjects"]["ablations"] = [{"name": "magnitude", "checkpoint": tree["subjects"]["release"] | changes}]
+    tree["subjects"]["ablations"] = [
+        {"name": "magnitude", "checkpoint": tree["subjects"]["release"] | changes}
+    ]
 
 
 LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str, str]] = {
-    "a better R": (lambda t: set_measure(t, "removed_vs_reference", 0.99), "figures", "target-1: measures.removed_vs_reference.mean"),
+    "a better R": (lambda t: set_measure(t, "removed_vs_reference", 0.99), "figures", ("target-1: "
+                                                                                      "measures.removed_vs_reference.mean")),
     "a kinder verdict": (lambda t: t["audits"][0]["verdict"].update(word="delays"), "figures", "verdict.word"),
     "a better accuracy": (lambda t: t["subjects"]["release"].update(test_accuracy=0.9), "figures", "release.test_accuracy"),
-    "a kinder verdict over all": (lambda t: t.update(verdict="protects under this suite"), "figures", "verdict: the report says"),
-    "another p": (lambda t: t["tests"][0].update(p=0.2), "figures", "tests.0.p: the report says 0.2"),
+    "a kinder verdict over "
+    "all": (lambda t: t.update(verdict="protects under this "
+                                       "suite"), "figures", "verdict: the report says"),
+    "another p": (lambda t: t["tests"][0].update(p=0.2), "figures", ("tests.0.p: the report says "
+                                                                    "0.2")),
     "a test left out": (lambda t: t.update(tests=[]), "figures", "tests: the report says []"),
     "a smaller cost": (
-        lambda t: t["audits"][0]["measures"]["flops_to_90"].update(reference=1.0), "figures", "flops_to_90.reference: the report says 1.0"
+        lambda t: t["audits"][0]["measures"]["flops_to_90"].update(reference=1.0), "figures", ("flops_to_90.reference: the report says "
+                                                                                              "1.0")
     ),
     "another rank gap": (lambda t: t["search"]["candidates"][1].update(rank_gap=99.0), "figures", "search.candidates.1.rank_gap"),
-    "a hidden reference": (rename_reference, "figures", "reference is said to be release, which is another network"),
-    "an accuracy above 1": (lambda t: t["audits"][0]["points"][0].update(val_accuracy=1.5), "report", "val_accuracy"),
-    "other weights": (lambda t: t["subjects"]["release"]["weights"].update(sha256="4" * 64), "weights", "other tensors than"),
-    "another recipe": (lambda t: t["recipe"].update(seed=7), "report", "recipe.seed: the report says 7"),
+    "a hidden reference": (rename_reference, "figures", ("reference is said to be release, which "
+                                                        "is another network")),
+    "an accuracy above "
+    "1": (lambda t: t["audits"][0]["points"][0].update(val_accuracy=1.5), "report", "val_accuracy"),
+    "other weights": (lambda t: t["subjects"]["release"]["weights"].update(sha256="4" * 64), "weights", ("other tensors "
+                                                                                                        "than")),
+    "another recipe": (lambda t: t["recipe"].update(seed=7), "report", ("recipe.seed: the report "
+                                                                       "says 7")),
     "no recipe": (lambda t: t.update(recipe={"seed": "x"}), "report", "recipe has 1 fault"),
-    "another target": (lambda t: t["roles"]["targets"][0].update(classes=["x", "y"]), "report", "not of its 1 targets"),
+    "another target": (lambda t: t["roles"]["targets"][0].update(classes=["x", "y"]), "report", ("not of its 1 "
+                                                                                                "targets")),
     "no audit": (lambda t: t.update(audits=[]), "report", "0 audits"),
     "figures of another int8 file": (
         lambda t: t.update(int8={"file": {"sha256": "4" * 64, "size": 1}, "calibration": 1, "accuracy": 1.0, "test_samples": 10}),
         "report", "model.int8.onnx is not the file",
     ),
     "an unknown field": (lambda t: t.update(note="trust me"), "report", "not a Report record"),
-    "an endless picture": (lambda t: t["subjects"]["release"]["architecture"].update(shape=[1, 10**6, 10**6]), "parity", "cannot be asked"),
+    "an endless "
+    "image": (lambda t: t["subjects"]["release"]["architecture"].update(shape=[1, 10**6, 10**6]), "parity", "cannot be asked"),
     "another network": (lambda t: t["subjects"]["release"]["architecture"].update(stem_channels=3), "parity", "do not fit"),
-    "zeros that are not there": (lambda t: prune(t, 5), "weights", "not as sparse as the report says: stem.0.weight has 0 zeros among 18"),
-    "more zeros than weights": (lambda t: prune(t, 20), "figures", "stem.0.weight has 20 zeros among 18 weights"),
+    "zeros that are not there": (lambda t: prune(t, 5), "weights", ("not as sparse as the report "
+                                                                   "says: stem.0.weight has 0 "
+                                                                   "zeros among 18")),
+    "more zeros than weights": (lambda t: prune(t, 20), "figures", ("stem.0.weight has 20 zeros "
+                                                                   "among 18 weights")),
     "a share above 1": (lambda t: prune(t, 0, source_drop=1.5), "report", "source_drop"),
-    "a pruned stranger": (lambda t: prune(t, 0, "ablation:other"), "figures", "pruned.ablation:other: the report has no such network"),
-    "an ablation that was not attacked": (ablate, "figures", "target-1: ablation:magnitude was given but not attacked (and 1 more)"),
+    "a pruned stranger": (lambda t: prune(t, 0, "ablation:other"), "figures", ("pruned.ablation:other: the report has no such "
+                                                                              "network")),
+    "an ablation that was not attacked": (ablate, "figures", ("target-1: ablation:magnitude was "
+                                                             "given but not attacked (and 1 more)")),
     "an ablation that nobody attacked again": (
         lambda t: (ablate(t), t["audits"][0]["same_as"].update({"ablation:magnitude": "reference"})), "figures",
         "target-1: ablation:magnitude is said to be reference, which is another network"
     ),
-    "an ablation's better accuracy": (lambda t: ablate(t, test_accuracy=0.9), "figures", "not attacked (and 2 more)"),
+    "an ablation's better "
+    "accuracy": (lambda t: ablate(t, test_accuracy=0.9), "figures", "not attacked (and 2 more)"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", LIES)
-def test_a_lie_that_is_rightly_signed_is_named(case: str, release: Path, made: Path, sign_again: Edit) -> None:
+def test_a_lie_that_is_rightly_signed_is_named(
+    case: str, release: Path, made: Path, sign_again: Edit
+) -> None:
     """The owner's own key does not make a figure follow from its points."""
     change, check, said = LIES[case]
     edit_report(release, change)
@@ -315,22 +392,34 @@ def test_a_lie_that_is_rightly_signed_is_named(case: str, release: Path, made: P
     assert not {"manifest", "signature"} & found.keys()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 5000, '{"schema_version": 2}', "\x00"])
-def test_no_malformed_report_gives_a_traceback(text: str, release: Path, made: Path, sign_again: Edit) -> None:
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", "{", "[" * 5000, '{"schema_version": 2}', "\x00"]
+)
+def test_no_malformed_report_gives_a_traceback(
+    text: str, release: Path, made: Path, sign_again: Edit
+) -> None:
     """Whatever stands in report.json: one failed check a line, and those that need it are not made."""
     (release / "report.json").write_text(text)
     sign_again(release)
     found = failing(verify_release(release, made / "key.pub"))
     assert "not a Report record" in found["report"]
-    assert found["figures"] == found["weights"] == found["parity"] == "not checked, since the report failed"
+    assert (
+        found["figures"]
+        == found["weights"]
+        == found["parity"]
+        == "not checked, since the report failed"
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
     [("labels.json", '["b", "a"]'), ("labels.json", "{"), ("labels.json", "{}"), ("preprocessing.json", "[" * 9999),
-     ("preprocessing.json", '{"mean": [0.5]}'), ("preprocessing.json", '{"mean": [0.5], "std": [0.1]}')],
+     ("preprocessing.json", '{"mean": [0.5]}'), ("preprocessing.json", ('{"mean": [0.5], "std": '
+                                                                       '[0.1]}'))],
 )  # fmt: skip
-def test_swapped_labels_and_other_preprocessing_are_caught(name: str, text: str, release: Path, made: Path, sign_again: Edit) -> None:
+def test_swapped_labels_and_other_preprocessing_are_caught(
+    name: str, text: str, release: Path, made: Path, sign_again: Edit
+) -> None:
     """What a user feeds and reads must be what was audited: class order, mean and deviation."""
     (release / name).write_text(text)
     sign_again(release)
@@ -338,18 +427,24 @@ def test_swapped_labels_and_other_preprocessing_are_caught(name: str, text: str,
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff" * 32, (4 << 30).to_bytes(8, "little") + b"{}"])
-def test_malformed_weights_are_refused(data: bytes, release: Path, made: Path, sign_again: Edit) -> None:
+def test_malformed_weights_are_refused(
+    data: bytes, release: Path, made: Path, sign_again: Edit
+) -> None:
     """An empty file, noise, and a header that claims 4 GB."""
     (release / "model.safetensors").write_bytes(data)
     sign_again(release)
     assert "cannot be read" in failing(verify_release(release, made / "key.pub"))["weights"]
 
 
-def test_a_missing_or_malformed_onnx_is_refused(release: Path, made: Path, sign_again: Edit) -> None:
+def test_a_missing_or_malformed_onnx_is_refused(
+    release: Path, made: Path, sign_again: Edit
+) -> None:
     """Signed noise in place of a network, then nothing in its place."""
     (release / "model.onnx").write_bytes(b"\x08noise")
     sign_again(release)
-    assert failing(verify_release(release, made / "key.pub"))["parity"].startswith("model.onnx cannot be run")
+    assert failing(verify_release(release, made / "key.pub"))["parity"].startswith(
+        "model.onnx cannot be run"
+    )
     (release / "model.onnx").unlink()
     sign_again(release)
     assert "model.onnx is missing" in failing(verify_release(release, made / "key.pub"))["parity"]
@@ -357,10 +452,15 @@ def test_a_missing_or_malformed_onnx_is_refused(release: Path, made: Path, sign_
 
 def test_another_network_in_onnx_is_caught(release: Path, made: Path, sign_again: Edit) -> None:
     """The same architecture with other weights answers otherwise."""
-    architecture = Report.from_json((release / "report.json").read_bytes()).subjects.release.architecture
+    architecture = Report.from_json(
+        (release / "report.json").read_bytes()
+    ).subjects.release.architecture
     export(build(architecture, torch.Generator().manual_seed(1)).eval(), release / "model.onnx")
     sign_again(release)
-    assert "is another network than the weights" in failing(verify_release(release, made / "key.pub"))["parity"]
+    assert (
+        "is another network than the weights"
+        in failing(verify_release(release, made / "key.pub"))["parity"]
+    )
 
 
 # The attestation
@@ -370,45 +470,72 @@ def claim(folder: Path, key: PrivateKey) -> None:
     """Attest what lies there, and sign it all."""
     whole = Report.from_json((folder / "report.json").read_bytes())
     code = CodeVersion(lockforge="0.1.0", commit="abc")
-    (folder / "attestation.json").write_bytes(attest(whole, hash_folder(folder), code, "2026-11-21T12:00:00Z", key))
+    (folder / "attestation.json").write_bytes(
+        attest(whole, hash_folder(folder), code, "2026-11-21T12:00:00Z", key)
+    )
     sign_folder(folder, key)
 
 
-def test_an_attestation_is_held_against_bytes_and_report(release: Path, made: Path, sign_again: Edit) -> None:
-    """Right as it is; left behind by an edited report or by other weights it is named; without one the answer says so."""
-    assert "NOT ATTESTED" in next(check.value for check in verify_release(release, parity=False).checks if check.name == "attestation")
+def test_an_attestation_is_held_against_bytes_and_report(
+    release: Path, made: Path, sign_again: Edit
+) -> None:
+    """Right as it is; left behind by an edited report or by other weights it is named; without one
+    the answer says so.
+    """
+    assert "NOT ATTESTED" in next(
+        check.value
+        for check in verify_release(release, parity=False).checks
+        if check.name == "attestation"
+    )
     claim(release, load_private(made / "key"))
     found = verify_release(release, made / "key.pub", parity=False)
     assert found.passed, failing(found)
     edit_report(release, lambda tree: tree.update(parity="not checked"))
     sign_again(release)
     assert (
-        "attestation.report is not what the report says" in failing(verify_release(release, made / "key.pub", parity=False))["attestation"]
+        "attestation.report is not what the report says"
+        in failing(verify_release(release, made / "key.pub", parity=False))["attestation"]
     )
 
 
-def test_an_attestation_by_another_key_is_refused(release: Path, made: Path, sign_again: Edit, tmp_path: Path) -> None:
+def test_an_attestation_by_another_key_is_refused(
+    release: Path, made: Path, sign_again: Edit, tmp_path: Path
+) -> None:
     """Whoever signs the release must have made the claim; an unsigned release can claim nothing."""
     claim(release, new_key(tmp_path / "other"))
     sign_again(release)
-    assert "no signature by the key" in failing(verify_release(release, made / "key.pub", parity=False))["attestation"]
+    assert (
+        "no signature by the key"
+        in failing(verify_release(release, made / "key.pub", parity=False))["attestation"]
+    )
     (release / "model.sig").unlink()
     write_manifest(release)
     assert not verify_release(release, parity=False).passed
 
 
 def test_a_certificate_names_the_signer(release: Path, tmp_path: Path) -> None:
-    """By the root alone: signature and attestation pass and the name is said; by another root the signature fails."""
+    """By the root alone: signature and attestation pass and the name is said; by another root the
+    signature fails.
+    """
     root = issue("root", ca=True)
     leaf, key = issue("the owner", root)
     whole = Report.from_json((release / "report.json").read_bytes())
     code = CodeVersion(lockforge="0.1.0", commit="abc")
-    (release / "attestation.json").write_bytes(attest(whole, hash_folder(release), code, "2026-11-21T12:00:00Z", key))
+    (release / "attestation.json").write_bytes(
+        attest(whole, hash_folder(release), code, "2026-11-21T12:00:00Z", key)
+    )
     sign_folder(release, key, (leaf,))
     found = verify_release(release, trusted=write(tmp_path / "root", root[0]), parity=False)
     assert found.passed, failing(found)
-    assert next(check.value for check in found.checks if check.name == "signature").startswith("signed by CN=the owner, key ")
-    assert "no valid chain" in failing(verify_release(release, trusted=write(tmp_path / "root", issue("root", ca=True)[0])))["signature"]
+    assert next(check.value for check in found.checks if check.name == "signature").startswith(
+        "signed by CN=the owner, key "
+    )
+    assert (
+        "no valid chain"
+        in failing(
+            verify_release(release, trusted=write(tmp_path / "root", issue("root", ca=True)[0]))
+        )["signature"]
+    )
 
 
 # Parity as a gate asks for it, and itself
@@ -416,19 +543,27 @@ def test_a_certificate_names_the_signer(release: Path, tmp_path: Path) -> None:
 
 def parity_of(folder: Path, made: Path, parity: Literal["again", "stated"]) -> tuple[bool, str]:
     """What a gate says of parity in a release that is rightly signed: whether it passes, and why."""
-    policy = Policy(attestation="optional", suites=("quick",), verdicts=("indicative only",), parity=parity)
+    policy = Policy(
+        attestation="optional", suites=("quick",), verdicts=("indicative only",), parity=parity
+    )
     found = {check.name: check for check in gate_release(folder, policy, made / "key.pub").checks}
     assert found["signature"].passed
     assert found["signer"].passed
     return found["parity"].passed, found["parity"].value
 
 
-def test_a_gate_that_asks_again_believes_the_networks_and_not_the_report(release: Path, made: Path, sign_again: Edit) -> None:
-    """`parity: again` passes where both answer alike, whatever the report says; an ONNX that answers otherwise fails it, rightly signed."""
+def test_a_gate_that_asks_again_believes_the_networks_and_not_the_report(
+    release: Path, made: Path, sign_again: Edit
+) -> None:
+    """`parity: again` passes where both answer alike, whatever the report says; an ONNX that
+    answers otherwise fails it, rightly signed.
+    """
     assert parity_of(release, made, "again")[0]
     assert parity_of(release, made, "stated") == (False, "checked")
     edit_report(release, lambda tree: tree.update(parity="same logits"))
-    architecture = Report.from_json((release / "report.json").read_bytes()).subjects.release.architecture
+    architecture = Report.from_json(
+        (release / "report.json").read_bytes()
+    ).subjects.release.architecture
     export(build(architecture, torch.Generator().manual_seed(1)).eval(), release / "model.onnx")
     sign_again(release)
     assert parity_of(release, made, "stated")[0]
@@ -449,7 +584,9 @@ def test_a_gate_that_asks_again_fails_where_it_cannot_ask(
 
 
 def test_parity_allows_rounding_and_nothing_else() -> None:
-    """1e-5 + 1e-5 x size is the edge; other shapes and NaN are never the same; inputs follow from the seed."""
+    """1e-5 + 1e-5 x size is the edge; other shapes and NaN are never the same; inputs follow from
+    the seed.
+    """
     ours = np.array([[100.0, 0.0]], dtype=np.float32)
     assert compare(ours, ours + np.array([[9e-4, 9e-6]], dtype=np.float32)).same
     assert not compare(ours, ours + np.array([[0.0, 1.2e-5]], dtype=np.float32)).same

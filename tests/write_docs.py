@@ -1,4 +1,5 @@
-"""Write docs/cli.md, docs/recipes.md and the keys in docs/gate.md from the code: `python -m tests.write_docs`.
+"""Write docs/cli.md, docs/recipes.md and the keys in docs/gate.md from the code: `python -m
+tests.write_docs`.
 
 `test_docs` holds them to it.
 """
@@ -21,7 +22,9 @@ WIDTH = 100
 
 def commands(command: Any, path: tuple[str, ...] = ("lockforge",)) -> list[tuple[str, str]]:
     """Each command's name and help, depth first."""
-    context = typer.Context(command, info_name=" ".join(path), terminal_width=WIDTH, max_content_width=WIDTH)
+    context = typer.Context(
+        command, info_name=" ".join(path), terminal_width=WIDTH, max_content_width=WIDTH
+    )
     rows = [(" ".join(path), command.get_help(context))]
     for name, child in getattr(command, "commands", {}).items():
         rows += commands(child, (*path, name))
@@ -30,11 +33,18 @@ def commands(command: Any, path: tuple[str, ...] = ("lockforge",)) -> list[tuple
 
 def cli_page() -> str:
     """docs/cli.md: what every `--help` says."""
-    parts = ["# The command line\n\nWritten from the code by `python -m tests.write_docs`; the same words as `--help`.\n"]
+    parts = [
+        (
+            "# The command line\n\nWritten from the code by `python -m tests.write_docs`; the same "
+            "words as `--help`.\n"
+        )
+    ]
     parts += [f"## `{name}`\n\n```text\n{text}\n```\n" for name, text in commands(get_command(app))]
     parts.append(
-        "## Exit codes\n\n0 done · 1 the gate says no · 2 recipe, policy or command line · 3 data · "
-        "4 resource (no GPU, memory, disk, permission, extra) · 5 integrity · 6 outcome · 70 a bug · "
+        "## Exit codes\n\n0 done · 1 the gate says no · 2 recipe, policy or command line · 3 "
+        "data · "
+        "4 resource (no GPU, memory, disk, permission, extra) · 5 integrity · 6 outcome · 70 a "
+        "bug · "
         "130 interrupted (run the same command again to go on)\n"
     )
     return "\n".join(parts)
@@ -45,9 +55,18 @@ def recipes_page() -> str:
     lines = [
         "# Recipes",
         "",
-        "A recipe is YAML that holds everything that decides the outcome; data, weights, keys, device and folders are arguments",
-        "instead. It names values, never code. Unknown keys, wrong types and duplicate keys are errors, all listed at once.",
-        "`lockforge init` writes a file with every key; `--set search.steps=80` overrides one. What a recipe does not name keeps",
+        (
+            "A recipe is YAML that holds everything that decides the outcome; data, weights, keys, "
+            "device and folders are arguments"
+        ),
+        (
+            "instead. It names values, never code. Unknown keys, wrong types and duplicate keys are "
+            "errors, all listed at once."
+        ),
+        (
+            "`lockforge init` writes a file with every key; `--set search.steps=80` overrides one. "
+            "What a recipe does not name keeps"
+        ),
         "the default below.",
         "",
         "| recipe | what its first line says |",
@@ -60,7 +79,10 @@ def recipes_page() -> str:
     lines += ["", "| key | default | meaning |", "| --- | --- | --- |"]
     for key, meaning, default in explain():
         shown = "" if isinstance(default, Record) else f"`{plain(default)}`"
-        lines.append(f"| {'**' + key + '**' if isinstance(default, Record) else f'`{key}`'} | {shown} | {meaning} |")
+        lines.append(
+            f"| {'**' + key + '**' if isinstance(default, Record) else f'`{key}`'} | {shown} | "
+            f"{meaning} |"
+        )
     return "\n".join([*lines, ""])
 
 
@@ -71,13 +93,17 @@ def gate_page() -> str:
     end = start
     while lines[end].startswith("|"):
         end += 1
-    rows = [f"| `{key}` | `{plain(default)}` | {meaning} |" for key, meaning, default in explain(Policy)]
+    rows = [
+        f"| `{key}` | `{plain(default)}` | {meaning} |" for key, meaning, default in explain(Policy)
+    ]
     return "\n".join([*lines[:start], *rows, *lines[end:], ""])
 
 
 def plain(value: Any) -> str:
     """A value as YAML on one line."""
-    text: str = yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True, width=1000)
+    text: str = yaml.safe_dump(
+        list(value) if isinstance(value, tuple) else value, default_flow_style=True, width=1000
+    )
     return text.removesuffix("\n...\n").strip()
 
 

@@ -1,7 +1,8 @@
 """What a killed audit leaves behind: a line of points for each finished item.
 
-A line counts only when it is whole, ends in a line break and carries the right checksum; the first that does not, and all after it,
-are cut off before anything is appended. So a kill at any moment loses at most what was running.
+A line counts only when it is whole, ends in a line break and carries the right checksum; the first
+that does not, and all after it, are cut off before anything is appended. So a kill at any moment
+loses at most what was running.
 """
 
 import json
@@ -18,7 +19,8 @@ NAME = "points.jsonl"
 
 
 class Ledger:
-    """The finished items of one audit, in memory and on disk. Its folder belongs to one question, so the lines need not name it.
+    """The finished items of one audit, in memory and on disk. Its folder belongs to one question,
+    so the lines need not name it.
 
     Raises: ResourceError: the disk refuses.
     """
@@ -37,7 +39,12 @@ class Ledger:
 
     def add(self, item: Item, points: tuple[AttackPoint, ...]) -> None:
         """Append an item: on disk before this returns."""
-        body = canonical_json([[item.start, item.attacker, item.seed, item.budget], [point.to_json() for point in points]])
+        body = canonical_json(
+            [
+                [item.start, item.attacker, item.seed, item.budget],
+                [point.to_json() for point in points],
+            ]
+        )
         line = f"{sha256_text(body)[:16]} {body}\n".encode()
         with writing(NAME, self._path.parent), self._path.open("ab") as out:
             out.write(line)

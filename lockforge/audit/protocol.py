@@ -1,9 +1,11 @@
-"""The rules of the attack: what an attacker is given, what he gives back, who chooses, and when the test split is touched.
+"""The rules of the attack: what an attacker is given, what he gives back, who chooses, and when the
+test split is touched.
 
-An attacker is a function (see `Attack`). He gets a network to start from, the thief's training and validation images, settings and a
-budget; he never sees the test split. Networks are trained for him: he says which (`Training`) and gets them back (`Trained`), so that what
-many attacks ask for can be trained together. `attack` runs him at every point of the grid, lets validation choose among his settings, and
-tests the chosen one, once.
+An attacker is a function (see `Attack`). He gets a network to start from, the thief's training and
+validation images, settings and a budget; he never sees the test split. Networks are trained for
+him: he says which (`Training`) and gets them back (`Trained`), so that what many attacks ask for
+can be trained together. `attack` runs him at every point of the grid, lets validation choose among
+his settings, and tests the chosen one, once.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -13,17 +15,17 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from lockforge.audit.thief import Draw, GridPoint, Loot
+from lockforge.audit._thief import AttackerData, Draw, GridPoint
 from lockforge.data.batches import Pool
 from lockforge.engine.copying import copied
 from lockforge.engine.evaluate import accuracy, logits_of
-from lockforge.engine.fit import Bench, Feed, Fitted, Loss, fit
+from lockforge.engine.fit import Feed, Fitted, Loss, RunContext, fit
 from lockforge.engine.stack import Member, fit_stack
 from lockforge.errors import OutcomeError
 from lockforge.evidence.curves import choose
+from lockforge.models.classifier import Classifier
 from lockforge.recipe import AuditRecipe, FitRecipe
 from lockforge.records import AttackPoint, Start
-from lockforge.spaces.classifier import Classifier
 
 Optimizer = Literal["sgd", "adam"]
 BatchNorm = Literal["source", "re-estimated", "own"]
@@ -33,9 +35,9 @@ BatchNorm = Literal["source", "re-estimated", "own"]
 class Setting:
     """One configuration of an attacker.
 
-    Batch-norm statistics: `source` keeps those that came with the network, `re-estimated` replaces them by the thief's images' before
-    anything is trained, `own` is for networks that start empty. `rate` is the highest of the learning-rate schedule. `also` holds what
-    only this attacker has.
+    Batch-norm statistics: `source` keeps those that came with the network, `re-estimated` replaces
+    them by the thief's images' before anything is trained, `own` is for networks that start empty.
+    `rate` is the highest of the learning-rate schedule. `also` holds what only this attacker has.
     """
 
     optimizer: Optimizer
@@ -51,15 +53,19 @@ class Setting:
         >>> str(Setting("sgd", 0.1, "source", (("head", "kept"), ("rank", 4))))
         'sgd lr=0.1 bn=source head=kept rank=4'
         """
-        return f"{self.optimizer} lr={self.rate} bn={self.batch_norm}" + "".join(f" {name}={value}" for name, value in self.also)
+        return f"{self.optimizer} lr={self.rate} bn={self.batch_norm}" + "".join(
+            f" {name}={value}" for name, value in self.also
+        )
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What decides whether an attacker can do anything here: the target's classes, those of the network, what the thief holds.
+class Capabilities:
+    """What decides whether an attacker can do anything here: the target's classes, those of the
+    network, what the thief holds.
 
-    Args: same_classes: the target's class names are the source's, in that order. head_fits: as many classes. source_images: the thief
-        has some of the source's images. cells: the network is made of cells. black_box: of the release only the answers are known.
+    Args: same_classes: the target's class names are the source's, in that order. head_fits: as many
+        classes. source_images: the thief has some of the source's images. cells: the network is
+        made of cells. black_box: of the release only the answers are known.
     """
 
     same_classes: bool
@@ -70,10 +76,12 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Given:
-    """What the thief starts from: a network with a new head for his classes, and the head that came with it where that has as many.
+class InitialModel:
+    """What the thief starts from: a network with a new head for his classes, and the head that came
+    with it where that has as many.
 
-    `source_head` is the head that came with it, whatever its number of classes: what answers when the network is only asked.
+    `source_head` is the head that came with it, whatever its number of classes: what answers when
+    the network is only asked.
     """
 
     network: Classifier
@@ -83,17 +91,20 @@ class Given:
 
 @dataclass(frozen=True)
 class Budget:
-    """What each setting may spend: optimiser steps, and images a step (all of them where there are fewer).
+    """What each setting may spend: optimiser steps, and images a step (all of them where there are
+    fewer).
 
-    Steps are counted by what passes through the network: `steps` do, `head_steps` train a head on features that are there already.
-    `report` is told of progress, and may end an attack by raising.
+    Steps are counted by what passes through the network: `steps` do, `head_steps` train a head on
+    features that are there already. `report` is told of progress, and may end an attack by raising.
     """
 
     steps: int
     batch_size: int
     device: str = "cpu"
     head_steps: int = 1
-    report: Callable[[float, float, str], None] = field(default=lambda _done, _total, _note: None, compare=False)
+    report: Callable[[float, float, str], None] = field(
+        default=lambda _done, _total, _note: None, compare=False
+    )
 
     def of_head(self) -> "Budget":
         """The same budget for an attacker whose steps do not pass through the network."""
@@ -101,7 +112,11 @@ class Budget:
 
     def times(self, factor: float) -> "Budget":
         """So many times the steps, one at least."""
-        return replace(self, steps=max(1, round(self.steps * factor)), head_steps=max(1, round(self.head_steps * factor)))
+        return replace(
+            self,
+            steps=max(1, round(self.steps * factor)),
+            head_steps=max(1, round(self.head_steps * factor)),
+        )
 
     def recipe(self, setting: Setting, images: int) -> FitRecipe:
         """The training run that this budget buys with a setting, on so many images."""
@@ -117,18 +132,27 @@ class Budget:
         """Training images that pass through the network, repetitions counted."""
         return self.steps * min(self.batch_size, images)
 
-    def training(self, module: nn.Module, data: tuple[Feed, Feed], setting: Setting, generator: torch.Generator) -> "Training":
-        """What this budget buys with a setting: a copy of the module trained on the first feed, validated on the second."""
+    def training(
+        self,
+        module: nn.Module,
+        data: tuple[Feed, Feed],
+        setting: Setting,
+        generator: torch.Generator,
+    ) -> "Training":
+        """What this budget buys with a setting: a copy of the module trained on the first feed,
+        validated on the second.
+        """
         train, val = data
         return Training(module, train, val, setting, self.recipe(setting, len(train)), generator)
 
 
 @dataclass(frozen=True)
 class Training:
-    """A training that an attack asks for. The module stays as it is: a copy is trained, its last weights are taken.
+    """A training that an attack asks for. The module stays as it is: a copy is trained, its last
+    weights are taken.
 
-    Only parameters that require gradients are trained. `loss` is of (outputs, labels); None is cross-entropy. `sharpness` and `mask` are
-    those of `engine.fit.fit`.
+    Only parameters that require gradients are trained. `loss` is of (outputs, labels); None is
+    cross-entropy. `sharpness` and `mask` are those of `engine.fit.fit`.
     """
 
     module: nn.Module
@@ -144,7 +168,9 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """A copy of a module after training, its validation accuracy in [0, 1], and whether it is untrained because that diverged."""
+    """A copy of a module after training, its validation accuracy in [0, 1], and whether it is
+    untrained because that diverged.
+    """
 
     module: nn.Module
     val_accuracy: float
@@ -152,15 +178,23 @@ class Trained:
 
 
 def train_all(wanted: Sequence[Training], budget: Budget) -> list[Trained]:
-    """Every training, in order; those that `engine.stack` can train together are, with the same outcomes but for rounding."""
-    bench = Bench(device=budget.device, report=budget.report)
+    """Every training, in order; those that `engine.stack` can train together are, with the same
+    outcomes but for rounding.
+    """
+    context = RunContext(device=budget.device, report=budget.report)
     plain = [at for at, one in enumerate(wanted) if one.loss is None and not one.sharpness]
-    members = [Member(copied(one.module), one.train, one.val, one.recipe, one.generator, one.mask) for one in (wanted[at] for at in plain)]
-    done = dict(zip(plain, fit_stack(members, bench=bench), strict=True))
-    return [_trained(one, done[at] if at in done else _alone(one, bench), bench) for at, one in enumerate(wanted)]
+    members = [
+        Member(copied(one.module), one.train, one.val, one.recipe, one.generator, one.mask)
+        for one in (wanted[at] for at in plain)
+    ]
+    done = dict(zip(plain, fit_stack(members, context=context), strict=True))
+    return [
+        _trained(one, done[at] if at in done else _alone(one, context), context)
+        for at, one in enumerate(wanted)
+    ]
 
 
-def _alone(wanted: Training, bench: Bench) -> Fitted | OutcomeError:
+def _alone(wanted: Training, context: RunContext) -> Fitted | OutcomeError:
     """A training with a loss of its own or with sharpness-aware steps."""
     try:
         return fit(
@@ -172,25 +206,29 @@ def _alone(wanted: Training, bench: Bench) -> Fitted | OutcomeError:
             loss=wanted.loss,
             sharpness=wanted.sharpness,
             mask=wanted.mask,
-            bench=bench,
+            context=context,
         )
     except OutcomeError as error:
         return error
 
 
-def _trained(wanted: Training, done: Fitted | OutcomeError, bench: Bench) -> Trained:
+def _trained(wanted: Training, done: Fitted | OutcomeError, context: RunContext) -> Trained:
     """What came of it; where it diverged, a copy of the module as it was."""
     if isinstance(done, Fitted):
         return Trained(done.module, done.val_accuracy)
     kept = copied(wanted.module)
-    return Trained(kept, accuracy(*logits_of(kept, wanted.val, device=bench.device)), diverged=True)
+    return Trained(
+        kept, accuracy(*logits_of(kept, wanted.val, device=context.device)), diverged=True
+    )
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What one setting came to: a network for the thief's task, its accuracy on his validation images in [0, 1], and its cost.
+    """What one setting came to: a network for the thief's task, its accuracy on his validation
+    images in [0, 1], and its cost.
 
-    `operations` are counted as `spaces.flops` counts them. A training that diverged leaves the thief with what he started from.
+    `operations` are counted as `spaces.flops` counts them. A training that diverged leaves the
+    thief with what he started from.
     """
 
     setting: Setting
@@ -211,35 +249,47 @@ Asking = Generator[Sequence[Training], Sequence[Trained], Sequence[Attempt]]
 
 
 class Attack(Protocol):
-    """From what the thief starts with, his images, settings, a budget and generators to one attempt a setting.
+    """From what the thief starts with, his images, settings, a budget and generators to one attempt
+    a setting.
 
-    All settings arrive together, so that what they share is worked out once. The given network must be left as it is. `draw(*names)`
-    makes the generator of that name; the same names give the same draws.
+    All settings arrive together, so that what they share is worked out once. The given network must
+    be left as it is. `draw(*names)` makes the generator of that name; the same names give the same
+    draws.
     """
 
-    def __call__(self, given: Given, loot: Loot, settings: Sequence[Setting], budget: Budget, draw: Draw) -> Asking:
+    def __call__(
+        self,
+        given: InitialModel,
+        data: AttackerData,
+        settings: Sequence[Setting],
+        budget: Budget,
+        draw: Draw,
+    ) -> Asking:
         """Fit each setting."""
 
 
-def always(_facts: Facts) -> str:
+def always(_facts: Capabilities) -> str:
     """Nothing stands in the way."""
     return ""
 
 
 @dataclass(frozen=True)
 class Attacker:
-    """An attack with its name, the settings it tries, and why it cannot be made where it cannot. `black_box`: it needs answers only."""
+    """An attack with its name, the settings it tries, and why it cannot be made where it cannot.
+    `black_box`: it needs answers only.
+    """
 
     name: str
     attack: Attack
-    settings: Callable[[AuditRecipe, Facts], tuple[Setting, ...]]
-    unfit: Callable[[Facts], str] = always
+    settings: Callable[[AuditRecipe, Capabilities], tuple[Setting, ...]]
+    unfit: Callable[[Capabilities], str] = always
     black_box: bool = False
 
 
 @dataclass(frozen=True)
 class Item:
-    """One piece of work, and one line of the ledger: an attacker on a starting point with a seed, at all points of the grid.
+    """One piece of work, and one line of the ledger: an attacker on a starting point with a seed,
+    at all points of the grid.
 
     `budget` is in budgets of the audit: more than one only shows whether one is enough.
     """
@@ -251,16 +301,20 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Terms:
-    """What holds for every attack of an audit: the recipe, the facts, the budget, and where draws come from."""
+class AttackConfig:
+    """What holds for every attack of an audit: the recipe, the facts, the budget, and where draws
+    come from.
+    """
 
     recipe: AuditRecipe
-    facts: Facts
+    facts: Capabilities
     budget: Budget
     draw: Draw
 
 
-def in_step(attacks: Sequence[Asking], train: Callable[[Sequence[Training]], Sequence[Trained]]) -> list[Sequence[Attempt]]:
+def in_step(
+    attacks: Sequence[Asking], train: Callable[[Sequence[Training]], Sequence[Trained]]
+) -> list[Sequence[Attempt]]:
     """Run attacks side by side: in each round, all that they ask for is trained together.
 
     Returns: the attempts of each attack, in order.
@@ -280,22 +334,41 @@ def in_step(attacks: Sequence[Asking], train: Callable[[Sequence[Training]], Seq
 
 
 def attack(
-    item: Item, attacker: Attacker, given: Given, loots: Mapping[GridPoint, Loot], test: Pool, terms: Terms
+    item: Item,
+    attacker: Attacker,
+    given: InitialModel,
+    loots: Mapping[GridPoint, AttackerData],
+    test: Pool,
+    terms: AttackConfig,
 ) -> tuple[AttackPoint, ...]:
-    """Run an attacker's settings at every point, choose by validation, test the chosen one: the only place that touches the test split."""
+    """Run an attacker's settings at every point, choose by validation, test the chosen one: the
+    only place that touches the test split.
+    """
     settings = attacker.settings(terms.recipe, terms.facts)
     budget = terms.budget.times(item.budget)
     under_way = [
         attacker.attack(
-            given, loot, settings, budget, lambda *more, at=point: terms.draw(item.seed, at.name, item.start, item.attacker, *more)
+            given,
+            data,
+            settings,
+            budget,
+            lambda *more, at=point: terms.draw(
+                item.seed, at.name, item.start, item.attacker, *more
+            ),
         )
-        for point, loot in loots.items()
+        for point, data in loots.items()
     ]
     found = in_step(under_way, lambda wanted: train_all(wanted, budget))
-    return tuple(one for point, attempts in zip(loots, found, strict=True) for one in _points(item, point, attempts, test, terms))
+    return tuple(
+        one
+        for point, attempts in zip(loots, found, strict=True)
+        for one in _points(item, point, attempts, test, terms)
+    )
 
 
-def _points(item: Item, point: GridPoint, attempts: Sequence[Attempt], test: Pool, terms: Terms) -> tuple[AttackPoint, ...]:
+def _points(
+    item: Item, point: GridPoint, attempts: Sequence[Attempt], test: Pool, terms: AttackConfig
+) -> tuple[AttackPoint, ...]:
     points = {
         attempt.name: AttackPoint(
             start=item.start,

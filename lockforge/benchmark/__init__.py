@@ -1,1 +1,3 @@
-"""Published tables: what a search would have found, beside the floor, chance and baselines. The only room that opens `spaces.tables`."""
+"""Published tables: what a search would have found, beside the floor, chance and baselines. The
+only room that opens `spaces.tables`.
+"""

@@ -1,7 +1,8 @@
-"""The benchmark's pictures: heat maps of percentiles (ArchLock, figure 2) and the two sweeps (table 4, figure 3).
+"""The benchmark's images: heat maps of percentiles (ArchLock, figure 2) and the two sweeps (table
+4, figure 3).
 
-SVG without script, and the numbers beside it. Darker is lower: what a thief gets is worse. The diagonal, outlined, is the source itself and
-should stay light.
+SVG without script, and the numbers beside it. Darker is lower: what a thief gets is worse. The
+diagonal, outlined, is the source itself and should stay light.
 
 Shapes: s sources, t tasks; percentiles in percent, NaN where nothing was run.
 """
@@ -14,23 +15,35 @@ from html import escape
 import numpy as np
 from jaxtyping import Float
 
+from lockforge.benchmark._sweeps import ROW, Point, sweep
+from lockforge.benchmark._yardsticks import Run
 from lockforge.benchmark.embedded import ORACLE, PAPER, SETTINGS, Known
 from lockforge.benchmark.rows import Line
-from lockforge.benchmark.sweeps import ROW, Point, sweep
-from lockforge.benchmark.yardsticks import Run
-from lockforge.spaces.tables import Table, percentiles
+from lockforge.benchmark.tables._published import Table, percentiles
 
 _FAMILIES = {
     "heatmap": (("S", "TU shipped", "TU table", "TK"), "Percentile of the chosen cell"),
     "heatmap-paper": (PAPER, "Percentile of the chosen cell, the paper's recipe without an oracle"),
-    "heatmap-oracle": (ORACLE, "Percentile of the chosen cell, the paper's recipe with its oracle: IT READS THE ANSWERS"),
+    "heatmap-oracle": (
+        ORACLE,
+        "Percentile of the chosen cell, the paper's recipe with its oracle: IT READS THE ANSWERS",
+    ),
 }
 _SWEEPS = {
-    "sweep-cosine": ("cosine", f"{ROW}: similarity of {SETTINGS.simulated} made-up targets", "cosine to the source"),
-    "sweep-number": ("number", f"{ROW}: number of made-up targets at cosine {SETTINGS.cosine:g}", "made-up targets"),
+    "sweep-cosine": (
+        "cosine",
+        f"{ROW}: similarity of {SETTINGS.simulated} made-up targets",
+        "cosine to the source",
+    ),
+    "sweep-number": (
+        "number",
+        f"{ROW}: number of made-up targets at cosine {SETTINGS.cosine:g}",
+        "made-up targets",
+    ),
 }
 _STYLE = (
-    ":root{color-scheme:light dark}svg{background:#fcfcfb;font:13px system-ui,sans-serif}text{fill:#1b1f24}"
+    ":root{color-scheme:light dark}svg{background:#fcfcfb;font:13px "
+    "system-ui,sans-serif}text{fill:#1b1f24}"
     ".soft{fill:#5b6470;font-size:12px}.title{font-size:16px;font-weight:600}.own{fill:none;stroke:#d9730d;stroke-width:3}.grid{stroke:#5b6470;stroke-opacity:.25}"
     ".source{color:#0b62a8}.target{color:#b8540b}.line{fill:none;stroke:currentColor;stroke-width:2}.target .line{stroke-dasharray:6 4}"
     ".seed{fill:currentColor;fill-opacity:.35}.mean{fill:currentColor}"
@@ -45,7 +58,9 @@ _LEAST_WIDTH = 860  # the longest title
 
 @dataclass(frozen=True)
 class Panel:
-    """One row of the benchmark: its percentile on every task, for each source; the mean over seeds (and, on the diagonal, over pairs)."""
+    """One row of the benchmark: its percentile on every task, for each source; the mean over seeds
+    (and, on the diagonal, over pairs).
+    """
 
     row: str
     sources: tuple[str, ...]
@@ -63,40 +78,61 @@ def draw_all(
     note: str = "",
     tick: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, str]:
-    """The files by name: an SVG and its numbers as JSON for every family of rows that ran, and the sweeps for the sources of `paper TU`.
+    """The files by name: an SVG and its numbers as JSON for every family of rows that ran, and the
+    sweeps for the sources of `paper TU`.
 
-    Args: known: None where no images were given, then nothing is swept. note: a line under every picture that rests on embeddings. tick:
-        told of every setting of the sweeps.
+    Args: known: None where no images were given, then nothing is swept. note: a line under every
+        image that rests on embeddings. tick: told of every setting of the sweeps.
     """
     lines = [line for line, _ in found]
     sources = [line.source for line in lines if line.row == ROW]
-    points = sweep(table, known, seeds, seed, sources=sources, tick=tick) if known and sources else []
+    points = (
+        sweep(table, known, seeds, seed, sources=sources, tick=tick) if known and sources else []
+    )
     files = {}
     for name, (rows, title) in _FAMILIES.items():
         if panels := [
-            panel_of(table, [line for line in lines if line.row == row]) for row in rows if any(line.row == row for line in lines)
+            panel_of(table, [line for line in lines if line.row == row])
+            for row in rows
+            if any(line.row == row for line in lines)
         ]:
             under = note if rows in {PAPER, ORACLE} else ""
             files[f"{name}.svg"] = draw_heat(panels, title, seeds, under)
             numbers = [asdict(panel) | {"values": _numbers(panel.values)} for panel in panels]
             marks = {"reads_answers": rows == ORACLE, "note": under}
-            files[f"{name}.json"] = _text({"what": title, "seeds": seeds, "panels": numbers} | marks)
+            files[f"{name}.json"] = _text(
+                {"what": title, "seeds": seeds, "panels": numbers} | marks
+            )
     for name, (kind, title, axis) in _SWEEPS.items():
         if some := [point for point in points if point.sweep == kind]:
             files[f"{name}.svg"] = draw_sweep(some, title, axis, note)
-            files[f"{name}.json"] = _text({"what": title, "seeds": seeds, "points": [asdict(point) for point in some], "note": note})
+            files[f"{name}.json"] = _text(
+                {
+                    "what": title,
+                    "seeds": seeds,
+                    "points": [asdict(point) for point in some],
+                    "note": note,
+                }
+            )
     return files
 
 
 def panel_of(table: Table, lines: Sequence[Line]) -> Panel:
-    """The percentiles of one row's chosen cells; a row that chooses for a pair is asked about that pair only."""
+    """The percentiles of one row's chosen cells; a row that chooses for a pair is asked about that
+    pair only.
+    """
     place = {str(cell): at for at, cell in enumerate(table.cells)}
     ranked = {task: percentiles(table.final[task]) for task in table.tasks}
     sources = tuple(task for task in table.tasks if any(line.source == task for line in lines))
     values = np.full((len(sources), len(table.tasks)), np.nan)
     for i, source in enumerate(sources):
         for j, task in enumerate(table.tasks):
-            chosen = [cell for line in lines if line.source == source and task in {source, *line.targets} for cell in line.chosen]
+            chosen = [
+                cell
+                for line in lines
+                if line.source == source and task in {source, *line.targets}
+                for cell in line.chosen
+            ]
             if chosen:
                 values[i, j] = ranked[task][[place[cell] for cell in chosen]].mean()
     return Panel(lines[0].row, sources, table.tasks, values)
@@ -123,18 +159,29 @@ def _heat(panel: Panel, left: float, low: float, *, named: bool) -> list[str]:
     mark = " (reads the answers)" if panel.row in ORACLE else ""
     parts = [f'<text x="{left}" y="62" font-weight="600">{escape(panel.row + mark)}</text>']
     for j, task in enumerate(panel.tasks):
-        parts.append(f'<text class="soft" x="{left + (j + 0.5) * _CELL_WIDTH}" y="{top - 10}" text-anchor="middle">{escape(task)}</text>')
+        parts.append(
+            f'<text class="soft" x="{left + (j + 0.5) * _CELL_WIDTH}" y="{top - 10}" '
+            f'text-anchor="middle">{escape(task)}</text>'
+        )
     for i, source in enumerate(panel.sources):
         y = top + i * _CELL_HEIGHT
         if named:
-            parts.append(f'<text class="soft" x="{left - 8}" y="{y + _CELL_HEIGHT / 2 + 4}" text-anchor="end">{escape(source)}</text>')
+            parts.append(
+                f'<text class="soft" x="{left - 8}" y="{y + _CELL_HEIGHT / 2 + 4}" '
+                f'text-anchor="end">{escape(source)}</text>'
+            )
         for j, task in enumerate(panel.tasks):
             x, value = left + j * _CELL_WIDTH, float(panel.values[i, j])
             colour, ink = _colours(value, low)
             box = f'x="{x + 1}" y="{y + 1}" width="{_CELL_WIDTH - 2}" height="{_CELL_HEIGHT - 2}"'
-            parts.append(f'<rect {box} fill="{colour}"/>' + (f'<rect class="own" {box}/>' if task == source else ""))
+            parts.append(
+                f'<rect {box} fill="{colour}"/>'
+                + (f'<rect class="own" {box}/>' if task == source else "")
+            )
             text = "not run" if np.isnan(value) else f"{value:.1f}"
-            middle = f'x="{x + _CELL_WIDTH / 2}" y="{y + _CELL_HEIGHT / 2 + 5}" text-anchor="middle"'
+            middle = (
+                f'x="{x + _CELL_WIDTH / 2}" y="{y + _CELL_HEIGHT / 2 + 5}" text-anchor="middle"'
+            )
             parts.append(f'<text {middle} style="fill:{ink}">{text}</text>')
     return parts
 
@@ -143,13 +190,17 @@ def _scale(left: float, top: float, low: float) -> list[str]:
     """The colours and what they mean."""
     steps = np.linspace(low, 100, 11)
     parts = [
-        f'<rect x="{left + 16 * i}" y="{top - 10}" width="16" height="12" fill="{_colours(float(v), low)[0]}"/>'
+        f'<rect x="{left + 16 * i}" y="{top - 10}" width="16" height="12" '
+        f'fill="{_colours(float(v), low)[0]}"/>'
         for i, v in enumerate(steps)
     ]
     return [
         *parts,
         f'<text class="soft" x="{left - 8}" y="{top}" text-anchor="end">{low:.0f}</text>',
-        f'<text class="soft" x="{left + 16 * len(steps) + 8}" y="{top}">100: percentile, the share of all cells that are worse</text>',
+        (
+            f'<text class="soft" x="{left + 16 * len(steps) + 8}" y="{top}">100: percentile, the '
+            "share of all cells that are worse</text>"
+        ),
     ]
 
 
@@ -163,20 +214,42 @@ def _colours(value: float, low: float) -> tuple[str, str]:
 
 
 def draw_sweep(points: Sequence[Point], title: str, axis: str, note: str = "") -> str:
-    """A plot for each source: percentile on the source and on its targets; a seed is a dot, the mean a line; even spacing."""
+    """A plot for each source: percentile on the source and on its targets; a seed is a dot, the
+    mean a line; even spacing.
+    """
     sources = tuple(dict.fromkeys(point.source for point in points))
-    low = _lowest(np.array([value for point in points for value in (*point.source_percentile, *point.target_percentile)]))
-    width, height = max(_LEAST_WIDTH, 70 + len(sources) * (_PLOT_WIDTH + _GAP)), 84 + _PLOT_HEIGHT + 60
+    low = _lowest(
+        np.array(
+            [
+                value
+                for point in points
+                for value in (*point.source_percentile, *point.target_percentile)
+            ]
+        )
+    )
+    width, height = (
+        max(_LEAST_WIDTH, 70 + len(sources) * (_PLOT_WIDTH + _GAP)),
+        84 + _PLOT_HEIGHT + 60,
+    )
     parts = [f'<text class="title" x="16" y="28">{escape(title)}</text>']
-    for at, (kind, words) in enumerate((("source", "on the source"), ("target", "on its targets, averaged"))):
+    for at, (kind, words) in enumerate(
+        (("source", "on the source"), ("target", "on its targets, averaged"))
+    ):
         x = 60 + 170 * at
-        parts.append(f'<g class="{kind}"><path class="line" d="M{x} 48h34"/>{_mark(kind, x + 17, 48)}</g>')
+        parts.append(
+            f'<g class="{kind}"><path class="line" d="M{x} 48h34"/>{_mark(kind, x + 17, 48)}</g>'
+        )
         parts.append(f'<text class="soft" x="{x + 42}" y="52">{words}</text>')
     for at, source in enumerate(sources):
         left = 60 + at * (_PLOT_WIDTH + _GAP)
-        parts += _plot([point for point in points if point.source == source], left, low, named=at == 0)
+        parts += _plot(
+            [point for point in points if point.source == source], left, low, named=at == 0
+        )
         parts.append(f'<text x="{left}" y="76" font-weight="600">source {escape(source)}</text>')
-        parts.append(f'<text class="soft" x="{left + _PLOT_WIDTH / 2}" y="{height - 14}" text-anchor="middle">{escape(axis)}</text>')
+        parts.append(
+            f'<text class="soft" x="{left + _PLOT_WIDTH / 2}" y="{height - 14}" '
+            f'text-anchor="middle">{escape(axis)}</text>'
+        )
     return _page(width, height, f"{title}; sources: {', '.join(sources)}", parts, note)
 
 
@@ -191,10 +264,16 @@ def _plot(points: Sequence[Point], left: float, low: float, *, named: bool) -> l
         y = height_of(float(value))
         parts.append(f'<path class="grid" d="M{left} {y:.1f}h{_PLOT_WIDTH}"/>')
         if named:
-            parts.append(f'<text class="soft" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.0f}</text>')
+            parts.append(
+                f'<text class="soft" x="{left - 8}" y="{y + 4:.1f}" '
+                f'text-anchor="end">{value:.0f}</text>'
+            )
     across = [left + (at + 0.5) * _PLOT_WIDTH / len(points) for at in range(len(points))]
     for x, point in zip(across, points, strict=True):
-        parts.append(f'<text class="soft" x="{x:.1f}" y="{bottom + 20}" text-anchor="middle">{point.value:g}</text>')
+        parts.append(
+            f'<text class="soft" x="{x:.1f}" y="{bottom + 20}" '
+            f'text-anchor="middle">{point.value:g}</text>'
+        )
     for kind, shift in (("source", -4.0), ("target", 4.0)):
         series = [getattr(point, f"{kind}_percentile") for point in points]
         seeds = [
@@ -202,10 +281,14 @@ def _plot(points: Sequence[Point], left: float, low: float, *, named: bool) -> l
             for x, values in zip(across, series, strict=True)
             for value in values
         ]
-        means = [(x, height_of(float(np.mean(values)))) for x, values in zip(across, series, strict=True)]
+        means = [
+            (x, height_of(float(np.mean(values)))) for x, values in zip(across, series, strict=True)
+        ]
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y in means)
         marks = "".join(_mark(kind, x, y) for x, y in means)
-        parts.append(f'<g class="{kind}">{"".join(seeds)}<path class="line" d="M{path}"/>{marks}</g>')
+        parts.append(
+            f'<g class="{kind}">{"".join(seeds)}<path class="line" d="M{path}"/>{marks}</g>'
+        )
     parts.append(f'<path class="grid" d="M{left} {top}v{_PLOT_HEIGHT}"/>')
     return parts
 
@@ -230,7 +313,8 @@ def _page(width: float, height: float, told: str, parts: Sequence[str], note: st
         height += 22
         parts = [*parts, f'<text class="soft" x="16" y="{height - 10}">{escape(note)}</text>']
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img"><title>{escape(told)}</title>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
+        f'role="img"><title>{escape(told)}</title>'
         f"<style>{_STYLE}</style>{''.join(parts)}</svg>\n"
     )
 

@@ -1,6 +1,7 @@
 """Arguments in, one call, one answer out. Importing this opens neither torch nor scipy.
 
-The answer goes to standard output (as JSON with --json), everything else to standard error, so that a pipe gets the answer alone.
+The answer goes to standard output (as JSON with --json), everything else to standard error, so that
+a pipe gets the answer alone.
 """
 
 import sys
@@ -11,11 +12,15 @@ from typing import NoReturn, cast
 import typer
 from typer.main import get_command
 
-from lockforge.cli import house, plans, stages
-from lockforge.cli.runtime import with_runtime
+from lockforge.cli import _admin as house
+from lockforge.cli import _plans as plans
+from lockforge.cli import _stages as stages
+from lockforge.cli._runtime import with_runtime
 from lockforge.errors import BUG, InterruptedRunError, LockForgeError, RecipeError, memory_ran_out
 
-USAGE_FAULT = cast("type[Exception]", typer.BadParameter.__base__)  # typer brings its own click or uses the installed one, by version
+USAGE_FAULT = cast(
+    "type[Exception]", typer.BadParameter.__base__
+)  # typer brings its own click or uses the installed one, by version
 
 app = typer.Typer(
     name="lockforge",
@@ -34,7 +39,9 @@ def main() -> NoReturn:
     """The command `lockforge`: the one place where errors become messages and exit codes."""
     sys.excepthook = _bug
     try:
-        code = get_command(app)(standalone_mode=False)  # not app(): that would put its own hook in place of ours
+        code = get_command(app)(
+            standalone_mode=False
+        )  # not app(): that would put its own hook in place of ours
         if code == InterruptedRunError.exit_code:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
     except USAGE_FAULT as error:
@@ -48,7 +55,10 @@ def main() -> NoReturn:
         code = _tell(told)
     except (KeyboardInterrupt, typer.Abort):
         code = _tell(
-            InterruptedRunError("stopped; finished stages are kept", hint="run the same command again: it goes on where it stopped")
+            InterruptedRunError(
+                "stopped; finished stages are kept",
+                hint="run the same command again: it goes on where it stopped",
+            )
         )
     sys.exit(code if isinstance(code, int) else 0)
 

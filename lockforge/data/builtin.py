@@ -1,13 +1,14 @@
 """Data that needs no download: the handwritten digits of scikit-learn, and drawings.
 
-1,797 grey pictures, 8 x 8 pixels, 0 to 16 scaled to 0 to 255: Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits, UCI
-(CC BY 4.0), the test part. No two are equal.
+1,797 grey images, 8 x 8 pixels, 0 to 16 scaled to 0 to 255: Alpaydin and Kaynak 1998, Optical
+Recognition of Handwritten Digits, UCI (CC BY 4.0), the test part. No two are equal.
 
     digits          all ten
     digits:0-4      some of them
-    digits:5-9/a    half of each digit's pictures, decided by content; /b is the other half
+    digits:5-9/a    half of each digit's images, decided by content; /b is the other half
 
-2,000 drawn colour pictures, 32 x 32 pixels (`data.synthetic`), always the same ones; each name has pictures of its own.
+2,000 drawn colour images, 32 x 32 pixels (`data.synthetic`), always the same ones; each name has
+images of its own.
 
     drawings:figure, drawings:colour, drawings:texture
 """
@@ -17,15 +18,21 @@ from functools import cache
 
 import numpy as np
 
-from lockforge.data.pictures import UNDECIDED, Decoded, content_hashes
-from lockforge.data.synthetic import NAMES, Answer, draw_pictures
+from lockforge.data._raw_images import UNDECIDED, Decoded, content_hashes
+from lockforge.data._synthetic import NAMES, Answer, draw_images
 from lockforge.errors import DataError
 from lockforge.randomness import numpy_generator
 
-DEFAULT: tuple[str, tuple[str, ...], tuple[str, ...]] = ("digits:0-4", ("digits:5-9/a",), ("digits:5-9/b",))
+DEFAULT: tuple[str, tuple[str, ...], tuple[str, ...]] = (
+    "digits:0-4",
+    ("digits:5-9/a",),
+    ("digits:5-9/b",),
+)
 _NAME = re.compile(r"digits(?::(\d)-(\d)(?:/([ab]))?)?")
 _DRAWINGS = 2000
-_KNOWN = "digits, digits:0-4, digits:5-9, digits:5-9/a, digits:5-9/b, " + ", ".join(f"drawings:{answer}" for answer in NAMES)
+_KNOWN = "digits, digits:0-4, digits:5-9, digits:5-9/a, digits:5-9/b, " + ", ".join(
+    f"drawings:{answer}" for answer in NAMES
+)
 
 
 def is_builtin(place: str) -> bool:
@@ -43,7 +50,9 @@ def read_builtin(place: str) -> Decoded:
     """
     drawings: dict[str, Answer] = {f"drawings:{answer}": answer for answer in NAMES}
     if place in drawings:
-        return draw_pictures(_DRAWINGS, numpy_generator(0, "builtin", place), side=32).asked(drawings[place])
+        return draw_images(_DRAWINGS, numpy_generator(0, "builtin", place), side=32).asked(
+            drawings[place]
+        )
     match = _NAME.fullmatch(place)
     first, last, half = match.groups() if match else ("1", "0", None)
     low, high = int(first or 0), int(last or 9)
@@ -58,7 +67,7 @@ def read_builtin(place: str) -> Decoded:
 
 
 def _half(whole: Decoded, rows: np.ndarray) -> np.ndarray:
-    """0 or 1 by turns along each class's content hashes in order; equal pictures get the same."""
+    """0 or 1 by turns along each class's content hashes in order; equal images get the same."""
     keys = content_hashes(whole.images[rows]).view("S16").ravel()
     half = np.empty(len(rows), np.int64)
     for label in np.unique(whole.labels[rows]):

@@ -1,4 +1,4 @@
-"""Decode pictures of unknown origin: headers first, sizes bounded, all faults together.
+"""Decode images of unknown origin: headers first, sizes bounded, all faults together.
 
 Decoding: upright as the camera says, 8 bits a channel, transparent over white, first frame.
 
@@ -20,12 +20,28 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from lockforge.data.memory import hold
-from lockforge.data.pictures import MOST_PIXELS, Pictures, Shape, class_faults, content_hashes, refuse, wanted_shape
+from lockforge.data._memory import hold
+from lockforge.data._raw_images import (
+    MOST_PIXELS,
+    Images,
+    Shape,
+    class_faults,
+    content_hashes,
+    refuse,
+    wanted_shape,
+)
 from lockforge.errors import DataError
 from lockforge.recipe import DataRecipe
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # no format that starts another program
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "BMP",
+    "GIF",
+    "WEBP",
+    "TIFF",
+    "PPM",
+)  # no format that starts another program
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"})
 _ORIENTATION, _FIRST_SIDEWAYS = 0x0112, 5
 _UNREADABLE = (
@@ -52,7 +68,9 @@ Opener = Callable[[], "Path | BinaryIO"]
 
 @dataclass(frozen=True)
 class Item:
-    """One picture that is still to be read. `name` is for messages; `open` gives a path or a stream."""
+    """One image that is still to be read. `name` is for messages; `open` gives a path or a
+    stream.
+    """
 
     name: str
     split: int
@@ -60,14 +78,22 @@ class Item:
     open: Opener
 
 
-def read_many(place: str, items: Sequence[Item], classes: tuple[str, ...], recipe: DataRecipe, like: Shape | None) -> Pictures:
+def read_many(
+    place: str,
+    items: Sequence[Item],
+    classes: tuple[str, ...],
+    recipe: DataRecipe,
+    like: Shape | None,
+) -> Images:
     """Decode every item, each resized on its own as it is decoded.
 
-    With `recipe.skip_unreadable` those that cannot be decoded are left out and named in the result's `skipped`; a class may go with them.
+    With `recipe.skip_unreadable` those that cannot be decoded are left out and named in the
+    result's `skipped`; a class may go with them.
 
-    Raises: DataError: every unreadable picture at once; different sizes and no word what to bring them to. ResourceError: no room on disk.
+    Raises: DataError: every unreadable image at once; different sizes and no word what to bring
+        them to. ResourceError: no room on disk.
     """
-    hint = "repair or take out what is not a sound picture, or leave it out with --skip-unreadable"
+    hint = "repair or take out what is not a sound image, or leave it out with --skip-unreadable"
     skipped: list[str] = []
 
     def refuse_or_skip(faults: list[str]) -> None:
@@ -91,7 +117,7 @@ def read_many(place: str, items: Sequence[Item], classes: tuple[str, ...], recip
         refuse_or_skip(faults)
         _some_left(place, contents)
     rows = np.array(list(contents), np.int64)
-    found = Pictures(
+    found = Images(
         images=images,
         labels=np.array([item.label for item in items], np.int64),
         content=np.zeros((len(items), 16), np.uint8),
@@ -106,15 +132,23 @@ def read_many(place: str, items: Sequence[Item], classes: tuple[str, ...], recip
 
 def _some_left(place: str, found: dict[int, T]) -> None:
     if not found:
-        refuse(place, ["no picture in it can be read"], "give a folder with sound pictures")
+        refuse(place, ["no image in it can be read"], "give a folder with sound images")
 
 
-def _without_empty_classes(place: str, found: Pictures, skipped: tuple[str, ...]) -> Pictures:
-    """Classes that lost all their pictures are left out, and there must be two others."""
+def _without_empty_classes(place: str, found: Images, skipped: tuple[str, ...]) -> Images:
+    """Classes that lost all their images are left out, and there must be two others."""
     left, labels = np.unique(found.labels, return_inverse=True)
     classes = tuple(found.classes[at] for at in left)
-    refuse(place, list(class_faults(classes)), "too many pictures are unreadable: repair them")
-    return Pictures(found.images, labels.astype(np.int64), found.content, found.split, classes, skipped, found.sizes)
+    refuse(place, list(class_faults(classes)), "too many images are unreadable: repair them")
+    return Images(
+        found.images,
+        labels.astype(np.int64),
+        found.content,
+        found.split,
+        classes,
+        skipped,
+        found.sizes,
+    )
 
 
 @contextmanager
@@ -129,8 +163,12 @@ def _strict_pillow() -> Iterator[None]:
 Numbered = tuple[int, Item]
 
 
-def _each(items: Sequence[Item] | Sequence[Numbered], work: Callable[..., T]) -> tuple[dict[int, T], list[str]]:
-    """Do something with every item. Returns: results by the item's place, and what went wrong elsewhere."""
+def _each(
+    items: Sequence[Item] | Sequence[Numbered], work: Callable[..., T]
+) -> tuple[dict[int, T], list[str]]:
+    """Do something with every item. Returns: results by the item's place, and what went wrong
+    elsewhere.
+    """
     faults: list[str] = []
 
     def one(item: Item | Numbered) -> T | None:
@@ -147,21 +185,22 @@ def _each(items: Sequence[Item] | Sequence[Numbered], work: Callable[..., T]) ->
 
 
 def reason(error: BaseException) -> str:
-    """What is wrong with a picture, without its path."""
+    """What is wrong with an image, without its path."""
     match error:
         case Image.DecompressionBombError() | Image.DecompressionBombWarning():
             return f"a decompression bomb: more than {MOST_PIXELS:,} pixels"
         case UnidentifiedImageError():
-            return "not a picture (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM)"
+            return "not an image (PNG, JPEG, BMP, GIF, WebP, TIFF or PPM)"
         case OSError() if error.strerror:
             return error.strerror
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _header(item: Item) -> Shape:
-    """The (c, h, w) of a picture, upright, without decoding it.
+    """The (c, h, w) of an image, upright, without decoding it.
 
-    Raises: ValueError: more pixels than are decoded, or no 8- or 16-bit pixels. Any of `_UNREADABLE`: not a sound file.
+    Raises: ValueError: more pixels than are decoded, or no 8- or 16-bit pixels. Any of
+        `_UNREADABLE`: not a sound file.
     """
     with Image.open(item.open(), formats=FORMATS) as opened:
         width, height = opened.size
@@ -174,8 +213,10 @@ def _header(item: Item) -> Shape:
         return (1 if opened.mode in _GREY_MODES else 3), height, width
 
 
-def _own_shape(place: str, headers: Sequence[Shape], recipe: DataRecipe, like: Shape | None) -> Shape:
-    """The one shape of all pictures: colour where any is.
+def _own_shape(
+    place: str, headers: Sequence[Shape], recipe: DataRecipe, like: Shape | None
+) -> Shape:
+    """The one shape of all images: colour where any is.
 
     Raises: DataError: they differ in size and nothing says what to bring them to.
     """
@@ -183,38 +224,43 @@ def _own_shape(place: str, headers: Sequence[Shape], recipe: DataRecipe, like: S
     if len(sizes) > 1 and recipe.size is None and like is None:
         (low_h, low_w), (high_h, high_w) = sizes[0], sizes[-1]
         raise DataError(
-            f"{place} holds pictures of {len(sizes)} different sizes, from {low_h} x {low_w} to {high_h} x {high_w}",
+            f"{place} holds images of {len(sizes)} different sizes, from {low_h} x {low_w} to "
+            f"{high_h} x {high_w}",
             hint="say what to bring them to, for instance --set data.size=32",
         )
     return max(channels for channels, _, _ in headers), *sizes[0]
 
 
-def _decode(opened_as: "Path | BinaryIO", shape: Shape) -> tuple[UInt8[np.ndarray, "c h w"], UInt8[np.ndarray, "1 16"]]:
-    """One picture in the wanted shape, and the hash of what was decoded."""
+def _decode(
+    opened_as: "Path | BinaryIO", shape: Shape
+) -> tuple[UInt8[np.ndarray, "c h w"], UInt8[np.ndarray, "1 16"]]:
+    """One image in the wanted shape, and the hash of what was decoded."""
     with Image.open(opened_as, formats=FORMATS) as opened:
-        picture = _plain(ImageOps.exif_transpose(opened))
-    content = content_hashes(_array(picture)[None])
+        image = _plain(ImageOps.exif_transpose(opened))
+    content = content_hashes(_array(image)[None])
     channels, height, width = shape
-    small = picture.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
+    small = image.convert("L" if channels == 1 else "RGB").resize(
+        (width, height), Image.Resampling.BILINEAR
+    )
     return _array(small).transpose(2, 0, 1), content
 
 
-def _plain(picture: Image.Image) -> Image.Image:
-    """8-bit grey or RGB: transparent pictures over white, 16-bit grey divided by 257.
+def _plain(image: Image.Image) -> Image.Image:
+    """8-bit grey or RGB: transparent images over white, 16-bit grey divided by 257.
 
     Raises: ValueError: pixels of more than 16 bits.
     """
-    if picture.mode.startswith("I"):
-        wide = np.asarray(picture).astype(np.int64)
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).astype(np.int64)
         if wide.min() < 0 or wide.max() >= 2**16:
             raise ValueError(f"pixels from {wide.min()} to {wide.max()}; at most 16 bits are read")
         return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return picture.convert("L" if picture.mode in _GREY_MODES else "RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("L" if image.mode in _GREY_MODES else "RGB")
 
 
-def _array(picture: Image.Image) -> UInt8[np.ndarray, "h w c"]:
-    pixels = np.asarray(picture)
+def _array(image: Image.Image) -> UInt8[np.ndarray, "h w c"]:
+    pixels = np.asarray(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels

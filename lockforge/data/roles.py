@@ -1,4 +1,6 @@
-"""Who may see what, enforced by content: source, auxiliary (what the lock may learn from) and targets (what only the audit may see)."""
+"""Who may see what, enforced by content: source, auxiliary (what the lock may learn from) and
+targets (what only the audit may see).
+"""
 
 import math
 import re
@@ -10,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, UInt8
 
+from lockforge.data._memory import pieces
+from lockforge.data._raw_images import TEST, TRAIN, VAL, Images, Shape
+from lockforge.data._split import decide
 from lockforge.data.builtin import is_builtin
-from lockforge.data.images import check_place, read_pictures
-from lockforge.data.memory import pieces
-from lockforge.data.pictures import TEST, TRAIN, VAL, Pictures, Shape
-from lockforge.data.split import decide
+from lockforge.data.images import check_place, read_images
 from lockforge.errors import DataError, RecipeError
 from lockforge.files import Files
 from lockforge.recipe import DataRecipe
@@ -43,18 +45,26 @@ class _Seen:
     """It, once read."""
 
     given: Given
-    pictures: Pictures
+    images: Images
 
 
 def read_roles(
-    source: str, auxiliary: Sequence[str], targets: Sequence[str], recipe: DataRecipe, files: Files, *, tell: Tell = nobody
+    source: str,
+    auxiliary: Sequence[str],
+    targets: Sequence[str],
+    recipe: DataRecipe,
+    files: Files,
+    *,
+    tell: Tell = nobody,
 ) -> Roles:
     """Read every set, bring it to the source's shape, and hold the roles apart.
 
-    Args: source, auxiliary, targets: places, each optionally as NAME=PLACE. `dropped` of the result counts, by name, the pictures that were
-        left out because another role, or a later split of the same set, holds them too; `unreadable` counts those that could not be
-        read, where the recipe allows that. tell: is given a line for each of them.
-    Raises: RecipeError: a name is given twice. DataError: unreadable or malformed sets, or the same pictures in two roles.
+    Args: source, auxiliary, targets: places, each optionally as NAME=PLACE. `dropped` of the result
+        counts, by name, the images that were left out because another role, or a later split of
+        the same set, holds them too; `unreadable` counts those that could not be read, where the
+        recipe allows that. tell: is given a line for each of them.
+    Raises: RecipeError: a name is given twice. DataError: unreadable or malformed sets, or the same
+        images in two roles.
     """
     given = [named(source, "source", "source")]
     given += [named(place, "auxiliary", f"auxiliary-{i}") for i, place in enumerate(auxiliary, 1)]
@@ -64,15 +74,18 @@ def read_roles(
 
     seen = _read_all(given, recipe)
     for read in seen:
-        for line in read.pictures.skipped:
+        for line in read.images.skipped:
             tell(f"{read.given.name}: {line}")
     kept = _hold_apart(seen, drop=recipe.overlap == "drop")
-    dropped = {one.given.name: len(one.pictures) - len(pictures) for one, pictures in zip(seen, kept, strict=True)}
+    dropped = {
+        one.given.name: len(one.images) - len(images)
+        for one, images in zip(seen, kept, strict=True)
+    }
     sets = []
-    for one, pictures in zip(given, kept, strict=True):
-        decided = decide(pictures, recipe, f"{one.role} {one.name!r}")
+    for one, images in zip(given, kept, strict=True):
+        decided = decide(images, recipe, f"{one.role} {one.name!r}")
         dropped[one.name] += decided.repeated
-        sets.append(store(decided.pictures, files))
+        sets.append(store(decided.images, files))
     last = 1 + len(auxiliary)
     return Roles(
         source=sets[0],
@@ -80,31 +93,42 @@ def read_roles(
         targets=tuple(sets[last:]),
         names=tuple(one.name for one in given),
         dropped={name: count for name, count in dropped.items() if count},
-        unreadable={one.given.name: len(one.pictures.skipped) for one in seen if one.pictures.skipped},
+        unreadable={one.given.name: len(one.images.skipped) for one in seen if one.images.skipped},
     )
 
 
-def read_set(place: str, recipe: DataRecipe, files: Files, *, like: Shape | None = None, tell: Tell = nobody) -> ImageSet:
+def read_set(
+    place: str, recipe: DataRecipe, files: Files, *, like: Shape | None = None, tell: Tell = nobody
+) -> ImageSet:
     """Read one set for itself, without a role.
 
     Raises: DataError: unreadable or malformed.
     """
     given = named(place)
-    pictures = read_pictures(given.place, recipe, like=like)
-    for line in pictures.skipped:
+    images = read_images(given.place, recipe, like=like)
+    for line in images.skipped:
         tell(f"{given.place}: {line}")
-    return store(decide(pictures, recipe, given.place).pictures, files)
+    return store(decide(images, recipe, given.place).images, files)
 
 
-def store(pictures: Pictures, files: Files) -> ImageSet:
-    """Write decided pictures to the runs folder and describe them; mean and std are of the training split."""
-    rows = np.flatnonzero(pictures.split == TRAIN)
-    moments = [_mean_and_std(counts) for counts in _histograms(pictures.images, rows)]
-    arrays = {"images": pictures.images, "labels": pictures.labels, "content": pictures.content, "split": pictures.split}
-    channels, height, width = pictures.images.shape[1:]
-    train_count, val_count, test_count = (int((pictures.split == part).sum()) for part in (TRAIN, VAL, TEST))
+def store(images: Images, files: Files) -> ImageSet:
+    """Write decided images to the runs folder and describe them; mean and std are of the training
+    split.
+    """
+    rows = np.flatnonzero(images.split == TRAIN)
+    moments = [_mean_and_std(counts) for counts in _histograms(images.images, rows)]
+    arrays = {
+        "images": images.images,
+        "labels": images.labels,
+        "content": images.content,
+        "split": images.split,
+    }
+    channels, height, width = images.images.shape[1:]
+    train_count, val_count, test_count = (
+        int((images.split == part).sum()) for part in (TRAIN, VAL, TEST)
+    )
     return ImageSet(
-        classes=pictures.classes,
+        classes=images.classes,
         shape=(channels, height, width),
         mean=tuple(mean for mean, _ in moments),
         std=tuple(std for _, std in moments),
@@ -113,7 +137,9 @@ def store(pictures: Pictures, files: Files) -> ImageSet:
     )
 
 
-def _histograms(images: UInt8[np.ndarray, "n c h w"], rows: Int64[np.ndarray, " k"]) -> list[Int64[np.ndarray, "256"]]:
+def _histograms(
+    images: UInt8[np.ndarray, "n c h w"], rows: Int64[np.ndarray, " k"]
+) -> list[Int64[np.ndarray, "256"]]:
     """How often each level occurs in each channel."""
     counts = [np.zeros(256, np.int64) for _ in range(images.shape[1])]
     for _, part in pieces(images, rows):
@@ -123,7 +149,8 @@ def _histograms(images: UInt8[np.ndarray, "n c h w"], rows: Int64[np.ndarray, " 
 
 
 def _mean_and_std(levels: Int64[np.ndarray, "256"]) -> tuple[float, float]:
-    """Of pixels scaled to [0, 1], from whole numbers, so that they are the same to the last bit everywhere; std is at least 0.001.
+    """Of pixels scaled to [0, 1], from whole numbers, so that they are the same to the last bit
+    everywhere; std is at least 0.001.
 
     >>> _mean_and_std(np.bincount([0, 255], minlength=256))
     (0.5, 0.5)
@@ -132,7 +159,9 @@ def _mean_and_std(levels: Int64[np.ndarray, "256"]) -> tuple[float, float]:
     total = sum(counts)
     first = sum(level * count for level, count in enumerate(counts))
     second = sum(level**2 * count for level, count in enumerate(counts))
-    return first / (255 * total), max(_LEAST_STD, math.sqrt((total * second - first**2) / (255 * total) ** 2))
+    return first / (255 * total), max(
+        _LEAST_STD, math.sqrt((total * second - first**2) / (255 * total) ** 2)
+    )
 
 
 def named(place: str, role: str = "set", default: str = "set") -> Given:
@@ -149,9 +178,17 @@ def named(place: str, role: str = "set", default: str = "set") -> Given:
 
 def _check_names(given: Sequence[Given]) -> None:
     names = [one.name for one in given]
-    faults = [f"{name!r} is the name of {names.count(name)} data sets" for name in sorted(set(names)) if names.count(name) > 1]
+    faults = [
+        f"{name!r} is the name of {names.count(name)} data sets"
+        for name in sorted(set(names))
+        if names.count(name) > 1
+    ]
     if faults:
-        raise RecipeError("every data set needs a name of its own", faults=faults, hint="name them, for instance --target mine=photos/")
+        raise RecipeError(
+            "every data set needs a name of its own",
+            faults=faults,
+            hint="name them, for instance --target mine=photos/",
+        )
 
 
 def all_or_none(steps: Sequence[Callable[[], None]], what: str = "data sets") -> None:
@@ -168,7 +205,11 @@ def all_or_none(steps: Sequence[Callable[[], None]], what: str = "data sets") ->
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        faults = [line for error in errors for line in (error.message, *(f"  {fault}" for fault in error.faults))]
+        faults = [
+            line
+            for error in errors
+            for line in (error.message, *(f"  {fault}" for fault in error.faults))
+        ]
         raise DataError(f"{len(errors)} {what} cannot be used", faults=faults, hint=errors[0].hint)
 
 
@@ -177,40 +218,49 @@ def _read_all(given: Sequence[Given], recipe: DataRecipe) -> list[_Seen]:
     seen: list[_Seen] = []
 
     def read(one: Given) -> None:
-        like: Shape | None = seen[0].pictures.images.shape[1:] if seen else None
-        seen.append(_Seen(one, read_pictures(one.place, recipe, like=like)))
+        like: Shape | None = seen[0].images.images.shape[1:] if seen else None
+        seen.append(_Seen(one, read_images(one.place, recipe, like=like)))
 
     all_or_none([partial(read, one) for one in given])
     return seen
 
 
-def _hold_apart(seen: Sequence[_Seen], *, drop: bool) -> list[Pictures]:
-    """The pictures each role keeps: a target keeps all, the source what no target has, an auxiliary set what neither has.
+def _hold_apart(seen: Sequence[_Seen], *, drop: bool) -> list[Images]:
+    """The images each role keeps: a target keeps all, the source what no target has, an auxiliary
+    set what neither has.
 
-    Raises: DataError: two roles share pictures and they are not to be dropped, or two roles hold the very same set.
+    Raises: DataError: two roles share images and they are not to be dropped, or two roles hold
+        the very same set.
     """
     roles = ("source", "auxiliary", "target")
     before = {"source": ("target",), "auxiliary": ("source", "target"), "target": ()}
-    keys = [np.unique(one.pictures.keys()) for one in seen]
+    keys = [np.unique(one.images.keys()) for one in seen]
     faults, same = [], []
     for i, one in enumerate(seen):
         for j, other in enumerate(seen):
             if roles.index(one.given.role) < roles.index(other.given.role):
                 both = int(np.isin(keys[i], keys[j], assume_unique=True).sum())
-                line = f"{one.given.name} and {other.given.name}: {both} different picture(s) in both, of {len(keys[i])} and {len(keys[j])}"
+                line = f"{one.given.name} and {other.given.name}: {both} different image(s) in both, of {len(keys[i])} and {len(keys[j])}"
                 faults += [line] if both else []
                 same += [line] if both == len(keys[i]) == len(keys[j]) else []
     if same:
-        raise DataError("the same data set has two roles", faults=same, hint="a target must be unseen: give it other pictures")
+        raise DataError(
+            "the same data set has two roles",
+            faults=same,
+            hint="a target must be unseen: give it other images",
+        )
     if faults and not drop:
         raise DataError(
-            f"the same pictures are in two roles ({len(faults)} pair(s) of data sets)",
+            f"the same images are in two roles ({len(faults)} pair(s) of data sets)",
             faults=faults,
-            hint="take them out, or drop them from source and auxiliary with --set data.overlap=drop",
+            hint="take them out, or drop them from source and auxiliary with --set "
+            "data.overlap=drop",
         )
     kept = []
     for one in seen:
-        others = [keys[j] for j, other in enumerate(seen) if other.given.role in before[one.given.role]]
+        others = [
+            keys[j] for j, other in enumerate(seen) if other.given.role in before[one.given.role]
+        ]
         foreign = np.concatenate(others) if others else np.empty(0, "S16")
-        kept.append(one.pictures.take(~np.isin(one.pictures.keys(), foreign)))
+        kept.append(one.images.take(~np.isin(one.images.keys(), foreign)))
     return kept

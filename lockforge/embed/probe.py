@@ -1,7 +1,9 @@
-"""The probe: a small residual network that ships with the package and looks at every task the same way.
+"""The probe: a small residual network that ships with the package and looks at every task the same
+way.
 
-Shapes: n pictures, c channels, h x w pixels, d features. Pictures arrive as 8-bit numbers of any size, grey or colour; `see` brings them to
-the probe's own input. Batch norm is always in eval mode and the weights are frozen: a task only trains a linear head on the features.
+Shapes: n images, c channels, h x w pixels, d features. Images arrive as 8-bit numbers of any
+size, grey or colour; `see` brings them to the probe's own input. Batch norm is always in eval mode
+and the weights are frozen: a task only trains a linear head on the features.
 """
 
 import hashlib
@@ -16,9 +18,9 @@ from torch import Tensor, nn
 
 from lockforge.errors import IntegrityError, RecipeError
 from lockforge.files import Files
+from lockforge.models.backbones import load_backbone, load_strictly
 from lockforge.recipe import EmbedRecipe
 from lockforge.records import FileRef
-from lockforge.spaces.backbones import load_backbone, load_strictly
 
 WIDTHS = (24, 32, 64, 160)
 SIDE = 32
@@ -27,7 +29,9 @@ PACKAGED = "probe.safetensors"
 
 
 class ResidualBlock(nn.Module):
-    """Halve the side: two 3x3 convolutions beside a mean-pooled shortcut; new channels start at zero (He et al. 2016, option A)."""
+    """Halve the side: two 3x3 convolutions beside a mean-pooled shortcut; new channels start at
+    zero (He et al. 2016, option A).
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -45,7 +49,9 @@ class ResidualBlock(nn.Module):
 
 
 class ProbeNetwork(nn.Module):
-    """A stem and three residual blocks, 32 -> 16 -> 8 -> 4 pixels; 0.4 million weights and 13 million multiply-adds a picture."""
+    """A stem and three residual blocks, 32 -> 16 -> 8 -> 4 pixels; 0.4 million weights and 13
+    million multiply-adds an image.
+    """
 
     def __init__(self, classes: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -56,12 +62,14 @@ class ProbeNetwork(nn.Module):
             self.head = nn.Linear(WIDTHS[-1], classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+                nn.init.kaiming_normal_(
+                    module.weight, mode="fan_out", nonlinearity="relu", generator=generator
+                )
         nn.init.normal_(self.head.weight, std=0.01, generator=generator)
         nn.init.zeros_(self.head.bias)
 
     def pooled(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """160 features a picture."""
+        """160 features an image."""
         return self.blocks(torch.relu(self.stem_bn(self.stem(images)))).mean((2, 3))  # type: ignore[no-any-return]
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
@@ -81,31 +89,49 @@ class Probe:
     std: tuple[float, ...]
 
     def see(self, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n 3 side side"]:
-        """8-bit pictures as this probe's input: grey repeated to three channels, resized (bilinear, antialiased), fixed normalisation."""
+        """8-bit images as this probe's input: grey repeated to three channels, resized (bilinear,
+        antialiased), fixed normalisation.
+        """
         x = images.to(torch.float32) / 255
         if x.shape[1] == 1:
             x = x.expand(-1, 3, -1, -1)
         if x.shape[2:] != (self.side, self.side):
-            x = nn.functional.interpolate(x, (self.side, self.side), mode="bilinear", align_corners=False, antialias=True)
-        mean, std = (torch.tensor(values, device=x.device).view(1, 3, 1, 1) for values in (self.mean, self.std))
+            x = nn.functional.interpolate(
+                x, (self.side, self.side), mode="bilinear", align_corners=False, antialias=True
+            )
+        mean, std = (
+            torch.tensor(values, device=x.device).view(1, 3, 1, 1)
+            for values in (self.mean, self.std)
+        )
         return (x - mean) / std
 
-    def features(self, images: UInt8[Tensor, "n c h w"], batch_size: int = 256) -> Float[Tensor, "n d"]:
-        """Features of 8-bit pictures, without gradients."""
+    def features(
+        self, images: UInt8[Tensor, "n c h w"], batch_size: int = 256
+    ) -> Float[Tensor, "n d"]:
+        """Features of 8-bit images, without gradients."""
         with torch.no_grad():
-            return torch.cat([self.network.pooled(self.see(part)) for part in torch.split(images, batch_size)])  # type: ignore[operator]
+            return torch.cat(
+                [
+                    self.network.pooled(self.see(part))  # type: ignore[operator]
+                    for part in torch.split(images, batch_size)
+                ]
+            )
 
 
-def load_probe(recipe: EmbedRecipe, weights: FileRef | None, files: Files, device: str = "cpu") -> Probe:
+def load_probe(
+    recipe: EmbedRecipe, weights: FileRef | None, files: Files, device: str = "cpu"
+) -> Probe:
     """The probe a recipe names: the packaged one, or a local backbone's safetensors file.
 
-    Raises: RecipeError: a backbone without weights, or weights without a backbone. IntegrityError: tensors that do not fit the network.
+    Raises: RecipeError: a backbone without weights, or weights without a backbone. IntegrityError:
+        tensors that do not fit the network.
     """
     if (recipe.probe == "packaged") != (weights is None):
         given = "a weights file was given" if weights else "no weights file was given"
         raise RecipeError(
             f"embed.probe is {recipe.probe!r}, but {given}",
-            hint="`packaged` brings its own weights; mobilenet_v2, resnet18, resnet34 and resnet50 need a safetensors file",
+            hint="`packaged` brings its own weights; mobilenet_v2, resnet18, resnet34 and "
+            "resnet50 need a safetensors file",
         )
     if weights is None:
         data = package_files("lockforge.embed").joinpath(PACKAGED).read_bytes()
@@ -114,11 +140,17 @@ def load_probe(recipe: EmbedRecipe, weights: FileRef | None, files: Files, devic
         tensors = files.get_tensors(weights)
     except SafetensorError as error:
         raise IntegrityError(
-            f"the weights of embed.probe {recipe.probe!r} are no safetensors file: {error}", hint="convert them to safetensors"
+            f"the weights of embed.probe {recipe.probe!r} are no safetensors file: {error}",
+            hint="convert them to safetensors",
         ) from error
     network = load_backbone(recipe.probe, tensors)
     return Probe(
-        recipe.probe, weights.sha256, _frozen(network, device), BACKBONE_SIDE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+        recipe.probe,
+        weights.sha256,
+        _frozen(network, device),
+        BACKBONE_SIDE,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
     )
 
 
@@ -128,7 +160,14 @@ def _packaged(data: bytes, device: str) -> Probe:
     network = ProbeNetwork(2, torch.Generator().manual_seed(0))
     network.head = nn.Identity()  # type: ignore[assignment]  # a task brings its own
     load_strictly(network, load(data), PACKAGED)
-    return Probe("packaged", hashlib.sha256(data).hexdigest(), _frozen(network, device), SIDE, mean=(0.5,) * 3, std=(0.25,) * 3)
+    return Probe(
+        "packaged",
+        hashlib.sha256(data).hexdigest(),
+        _frozen(network, device),
+        SIDE,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+    )
 
 
 def _frozen(network: nn.Module, device: str) -> nn.Module:

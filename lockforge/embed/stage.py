@@ -1,6 +1,7 @@
-"""Embed a task: train a head on a frozen probe, take the diagonal Fisher information of the probe; compare two tasks.
+"""Embed a task: train a head on a frozen probe, take the diagonal Fisher information of the probe;
+compare two tasks.
 
-Shapes: n pictures, c channels, h x w pixels, d embedding entries.
+Shapes: n images, c channels, h x w pixels, d embedding entries.
 """
 
 import numpy as np
@@ -33,18 +34,38 @@ HEAD = FitRecipe(
 
 
 @stage(version=1)
-def embed_task(images: ImageSet, recipe: EmbedRecipe, weights: FileRef | None, *, work: Work) -> TaskEmbedding:
-    """The task embedding of one data set: what a frozen probe with a head for this task is sensitive to.
+def embed_task(
+    images: ImageSet, recipe: EmbedRecipe, weights: FileRef | None, *, work: Work
+) -> TaskEmbedding:
+    """The task embedding of one data set: what a frozen probe with a head for this task is
+    sensitive to.
 
-    Args: images: the training split makes the embedding, the validation split only `probe_accuracy`. recipe: probe, pictures, head steps.
-        weights: the safetensors file of the backbone that `recipe.probe` names; None for the packaged probe.
-    Raises: RecipeError, IntegrityError: see `load_probe`. OutcomeError: the information is not finite, or zero.
+    Args: images: the training split makes the embedding, the validation split only
+        `probe_accuracy`. recipe: probe, images, head steps. weights: the safetensors file of the
+        backbone that `recipe.probe` names; None for the packaged probe.
+    Raises: RecipeError, IntegrityError: see `load_probe`. OutcomeError: the information is not
+        finite, or zero.
     """
     probe = load_probe(recipe, weights, work.files, work.device)
-    train = draw(load_pool(images, "train", work.files, device=work.device), recipe.samples, torch_generator(work.seed, "embed", "train"))
-    val = draw(load_pool(images, "val", work.files, device=work.device), recipe.samples, torch_generator(work.seed, "embed", "val"))
+    train = draw(
+        load_pool(images, "train", work.files, device=work.device),
+        recipe.samples,
+        torch_generator(work.seed, "embed", "train"),
+    )
+    val = draw(
+        load_pool(images, "val", work.files, device=work.device),
+        recipe.samples,
+        torch_generator(work.seed, "embed", "val"),
+    )
     work.report(0, 3, "head")
-    head = fit_head(probe, train.images, train.labels, len(images.classes), recipe.head_steps, torch_generator(work.seed, "embed", "head"))
+    head = fit_head(
+        probe,
+        train.images,
+        train.labels,
+        len(images.classes),
+        recipe.head_steps,
+        torch_generator(work.seed, "embed", "head"),
+    )
 
     work.report(1, 3, "accuracy")
     with torch.no_grad():
@@ -53,11 +74,21 @@ def embed_task(images: ImageSet, recipe: EmbedRecipe, weights: FileRef | None, *
 
     work.report(2, 3, "Fisher information")
     batches = (probe.see(part) for part in torch.split(train.images, _BATCH))
-    fisher = diagonal_fisher(probe.network, head, batches, generator=torch_generator(work.seed, "embed", "directions")).cpu().numpy()
+    fisher = (
+        diagonal_fisher(
+            probe.network,
+            head,
+            batches,
+            generator=torch_generator(work.seed, "embed", "directions"),
+        )
+        .cpu()
+        .numpy()
+    )
     if not np.isfinite(fisher).all() or not fisher.any():
         raise OutcomeError(
-            f"the Fisher information of the {recipe.probe} probe on {images.digest[:12]} is {'zero' if not fisher.any() else 'not finite'}",
-            hint="look at the pictures: are they all alike? is the weights file sound?",
+            f"the Fisher information of the {recipe.probe} probe on {images.digest[:12]} is "
+            f"{'zero' if not fisher.any() else 'not finite'}",
+            hint="look at the images: are they all alike? is the weights file sound?",
         )
     work.log(probe=probe.name, samples=len(train), probe_accuracy=probe_accuracy)
     return TaskEmbedding(
@@ -77,26 +108,36 @@ def draw(pool: Pool, samples: int, generator: torch.Generator) -> Pool:
 
 
 def fit_head(
-    probe: Probe, images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], classes: int, steps: int, generator: torch.Generator
+    probe: Probe,
+    images: UInt8[Tensor, "n c h w"],
+    labels: Int64[Tensor, " n"],
+    classes: int,
+    steps: int,
+    generator: torch.Generator,
 ) -> nn.Linear:
     """A linear head on the frozen probe's features of these images."""
-    return heads.fit_head(probe.features(images), labels, classes, HEAD.model_copy(update={"steps": steps}), generator)
+    return heads.fit_head(
+        probe.features(images), labels, classes, HEAD.model_copy(update={"steps": steps}), generator
+    )
 
 
 def vector_of(embedding: TaskEmbedding, files: Files) -> Float32[np.ndarray, " d"]:
     """The numbers of an embedding.
 
-    Raises: IntegrityError: the file is gone or changed, or holds something else than `dimension` finite numbers >= 0.
+    Raises: IntegrityError: the file is gone or changed, or holds something else than `dimension`
+        finite numbers >= 0.
     """
     fisher = files.get_arrays(embedding.vector).get("fisher")
     if fisher is None or fisher.dtype != np.float32 or fisher.shape != (embedding.dimension,):
         raise IntegrityError(
-            f"{files.path(embedding.vector)} holds no {embedding.dimension} single-precision numbers `fisher`",
+            f"{files.path(embedding.vector)} holds no {embedding.dimension} single-precision "
+            "numbers `fisher`",
             hint="embed the data set again",
         )
     if not (np.isfinite(fisher).all() and (fisher >= 0).all() and fisher.any()):
         raise IntegrityError(
-            f"{files.path(embedding.vector)} holds no Fisher diagonal: it must be finite, >= 0 and not all zero",
+            f"{files.path(embedding.vector)} holds no Fisher diagonal: it must be finite, >= 0 "
+            "and not all zero",
             hint="embed the data set again",
         )
     return fisher
@@ -129,9 +170,11 @@ def cosine_of(a: Float[np.ndarray, " d"], b: Float[np.ndarray, " d"]) -> float:
 
 
 def distance_of(a: Float[np.ndarray, " d"], b: Float[np.ndarray, " d"]) -> float:
-    """1 - cos(a / (a + b), b / (a + b)) (Achille et al. 2019, arXiv:1902.03545, equation 2); entries where both are zero are left out.
+    """1 - cos(a / (a + b), b / (a + b)) (Achille et al. 2019, arXiv:1902.03545, equation 2);
+    entries where both are zero are left out.
 
-    Dividing by the sum makes every filter count alike, whatever the size of its layer's information.
+    Dividing by the sum makes every filter count alike, whatever the size of its layer's
+    information.
 
     >>> round(distance_of(np.array([1.0, 0.0]), np.array([1.0, 1.0])), 3)
     0.553
@@ -142,14 +185,21 @@ def distance_of(a: Float[np.ndarray, " d"], b: Float[np.ndarray, " d"]) -> float
     return 1 - cosine_of(x[kept] / both, y[kept] / both)
 
 
-def _pair(a: TaskEmbedding, b: TaskEmbedding, files: Files) -> tuple[Float32[np.ndarray, " d"], Float32[np.ndarray, " d"]]:
+def _pair(
+    a: TaskEmbedding, b: TaskEmbedding, files: Files
+) -> tuple[Float32[np.ndarray, " d"], Float32[np.ndarray, " d"]]:
     faults = [
         f"{name}: {mine[:40]!r} and {other[:40]!r}"
-        for name, mine, other in (("probe", a.probe, b.probe), ("definition", a.definition, b.definition))
+        for name, mine, other in (
+            ("probe", a.probe, b.probe),
+            ("definition", a.definition, b.definition),
+        )
         if mine != other
     ]
     if faults:
         raise IntegrityError(
-            "these task embeddings cannot be compared", faults=faults, hint="embed both data sets with the same probe and version"
+            "these task embeddings cannot be compared",
+            faults=faults,
+            hint="embed both data sets with the same probe and version",
         )
     return vector_of(a, files), vector_of(b, files)

@@ -1,6 +1,7 @@
 """Train the packaged probe: `python -m lockforge.embed.train_probe --out FILE`.
 
-Reads nothing: the pictures are drawn by code (pictures.py). The same seed, machine, versions and thread count give the same file.
+Reads nothing: the images are drawn by code (images.py). The same seed, machine, versions and
+thread count give the same file.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lockforge.data.batches import Pool
-from lockforge.embed.pictures import CLASSES, draw_pictures
+from lockforge.embed.drawings import CLASSES, draw_images
 from lockforge.embed.probe import ProbeNetwork
 from lockforge.engine.fit import Fitted, fit
 from lockforge.files import write_whole
@@ -19,36 +20,69 @@ from lockforge.randomness import torch_generator
 from lockforge.recipe import FitRecipe
 
 SEED = 0
-TRAIN_PICTURES = 30720
-VAL_PICTURES = 2048
+TRAIN_IMAGES = 30720
+VAL_IMAGES = 2048
 RECIPE = FitRecipe(
-    epochs=8, batch_size=128, learning_rate=0.1, weight_decay=5e-4, warmup=0.05, label_smoothing=0.05, crop=3, flip=False, select="last"
+    epochs=8,
+    batch_size=128,
+    learning_rate=0.1,
+    weight_decay=5e-4,
+    warmup=0.05,
+    label_smoothing=0.05,
+    crop=3,
+    flip=False,
+    select="last",
 )
 
 
 def drawn_pool(count: int, seed: int, part: str) -> Pool:
-    """Drawn pictures as a pool, normalised by the probe's fixed constants."""
-    images, labels = draw_pictures(count, seed, part)
-    return Pool(images=images, labels=labels, mean=torch.full((3,), 0.5), std=torch.full((3,), 0.25), classes=CLASSES)
+    """Drawn images as a pool, normalised by the probe's fixed constants."""
+    images, labels = draw_images(count, seed, part)
+    return Pool(
+        images=images,
+        labels=labels,
+        mean=torch.full((3,), 0.5),
+        std=torch.full((3,), 0.25),
+        classes=CLASSES,
+    )
 
 
 def train_probe(
-    seed: int = SEED, train: int = TRAIN_PICTURES, val: int = VAL_PICTURES, recipe: FitRecipe = RECIPE
+    seed: int = SEED,
+    train: int = TRAIN_IMAGES,
+    val: int = VAL_IMAGES,
+    recipe: FitRecipe = RECIPE,
 ) -> tuple[ProbeNetwork, Fitted]:
     """Draw, train, and measure on fresh drawings of the same classes.
 
-    Returns: the network in eval mode, and how training went (`val_accuracy` over all drawn classes).
+    Returns: the network in eval mode, and how training went (`val_accuracy` over all drawn
+        classes).
     """
     network = ProbeNetwork(CLASSES, torch_generator(seed, "probe", "init"))
     generator = torch_generator(seed, "probe", "fit")
-    fitted = fit(network, drawn_pool(train, seed, "train"), recipe, generator=generator, val=drawn_pool(val, seed, "val"))
+    fitted = fit(
+        network,
+        drawn_pool(train, seed, "train"),
+        recipe,
+        generator=generator,
+        val=drawn_pool(val, seed, "val"),
+    )
     return network.eval(), fitted
 
 
 def packed(network: ProbeNetwork) -> dict[str, Tensor]:
-    """What ships: everything but the head; convolutions in half precision (their rounding is far below the jitter of the pictures)."""
-    kept = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("head.")}
-    return {name: (tensor.half() if tensor.ndim == 4 else tensor).contiguous() for name, tensor in kept.items()}
+    """What ships: everything but the head; convolutions in half precision (their rounding is far
+    below the jitter of the images).
+    """
+    kept = {
+        name: tensor
+        for name, tensor in network.state_dict().items()
+        if not name.startswith("head.")
+    }
+    return {
+        name: (tensor.half() if tensor.ndim == 4 else tensor).contiguous()
+        for name, tensor in kept.items()
+    }
 
 
 def main() -> None:
@@ -64,7 +98,10 @@ def main() -> None:
     network, fitted = train_probe(arguments.seed)
     data = save(packed(network))
     write_whole(arguments.out, data)
-    print(f"{hashlib.sha256(data).hexdigest()}  {len(data)} bytes  accuracy over {CLASSES} drawn classes {fitted.val_accuracy:.3f}")  # noqa: T201  a script's answer
+    print(  # noqa: T201
+        f"{hashlib.sha256(data).hexdigest()}  {len(data)} bytes  accuracy over {CLASSES} drawn "
+        f"classes {fitted.val_accuracy:.3f}"
+    )
 
 
 if __name__ == "__main__":

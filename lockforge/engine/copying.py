@@ -1,7 +1,9 @@
-"""Copies of networks, as many as an audit takes: one for every setting of every attacker at every point.
+"""Copies of networks, as many as an audit takes: one for every setting of every attacker at every
+point.
 
-Most of the time of `copy.deepcopy` goes into a network's tables and numbers, some forty a layer, each by itself. What is plain is taken
-over here; anything else goes to the library, and so does a whole network that has its own way of being copied.
+Most of the time of `copy.deepcopy` goes into a network's tables and numbers, some forty a layer,
+each by itself. What is plain is taken over here; anything else goes to the library, and so does a
+whole network that has its own way of being copied.
 """
 
 import copy
@@ -21,7 +23,9 @@ _TENSORS = frozenset({nn.Parameter, torch.Tensor})
 
 @torch.no_grad()
 def copied(module: Net) -> Net:
-    """The same as `copy.deepcopy`, in a fifth of the time for a network of some sixty parts: what is shared within it stays so."""
+    """The same as `copy.deepcopy`, in a fifth of the time for a network of some sixty parts: what
+    is shared within it stays so.
+    """
     parts = tuple(module.modules())
     known: dict[int, Any] = {}
     for part in parts:
@@ -31,15 +35,21 @@ def copied(module: Net) -> Net:
         return copy.deepcopy(module, known)
     known |= {id(part): part.__new__(type(part)) for part in parts}
     for part in parts:
-        vars(known[id(part)]).update({name: _taken(name, value, known) for name, value in vars(part).items()})
+        vars(known[id(part)]).update(
+            {name: _taken(name, value, known) for name, value in vars(part).items()}
+        )
     copy_of: Net = known[id(module)]
     return copy_of
 
 
 def _has_own_way(kind: type[nn.Module]) -> bool:
-    """Whether a class of layers says how it is copied, or keeps something elsewhere than in its attributes' table."""
+    """Whether a class of layers says how it is copied, or keeps something elsewhere than in its
+    attributes' table.
+    """
     ways = [(getattr(kind, name, None), getattr(nn.Module, name, None)) for name in _WAYS]
-    return bool(getattr(kind, "__slots__", ())) or any(one is not usual and one not in _KNOWN_WAYS for one, usual in ways)
+    return bool(getattr(kind, "__slots__", ())) or any(
+        one is not usual and one not in _KNOWN_WAYS for one, usual in ways
+    )
 
 
 def _same(tensor: torch.Tensor) -> torch.Tensor:
@@ -55,5 +65,8 @@ def _taken(name: str, value: Any, known: dict[int, Any]) -> Any:
     if kind in {dict, set, OrderedDict} and not value:
         return known.setdefault(id(value), kind())
     if name in _TABLES and kind is dict:
-        return {key: known[id(one)] if id(one) in known else copy.deepcopy(one, known) for key, one in value.items()}
+        return {
+            key: known[id(one)] if id(one) in known else copy.deepcopy(one, known)
+            for key, one in value.items()
+        }
     return copy.deepcopy(value, known)

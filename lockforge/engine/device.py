@@ -12,9 +12,11 @@ from lockforge.errors import ResourceError
 
 
 def choose_device(wanted: str) -> str:
-    """The device to work on: `auto` takes a GPU if there is one; `cpu`, `cuda` or `cuda:1` are taken at their word.
+    """The device to work on: `auto` takes a GPU if there is one; `cpu`, `cuda` or `cuda:1` are
+    taken at their word.
 
-    On a GPU float32 is float32 from then on: torch's convolutions would round to TF32's ten bits otherwise.
+    On a GPU float32 is float32 from then on: torch's convolutions would round to TF32's ten bits
+    otherwise.
 
     Raises: ResourceError: there is no such device here.
 
@@ -41,7 +43,8 @@ def set_threads(count: int) -> None:
 
 
 def describe() -> dict[str, str]:
-    """Versions and hardware by name: python, lockforge, torch, numpy, cuda; machine, cpu, cores, threads, memory, gpu (or `none`).
+    """Versions and hardware by name: python, lockforge, torch, numpy, cuda; machine, cpu, cores,
+    threads, memory, gpu (or `none`).
 
     Timm's version is there where it was used.
     """
@@ -56,7 +59,9 @@ def describe() -> dict[str, str]:
         "cuda": torch.version.cuda or "none",
         "machine": platform.machine(),
         "cpu": _cpu_name(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "cores": str(
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        ),
         "threads": str(torch.get_num_threads()),
         "memory": f"{gigabytes:.1f} GB",
         "gpu": gpu,

@@ -1,4 +1,5 @@
-"""What a network answers, and how often it is right. Everything here runs in float32, whatever it was trained in.
+"""What a network answers, and how often it is right. Everything here runs in float32, whatever it
+was trained in.
 
 Shapes: n examples, k classes.
 """
@@ -30,14 +31,17 @@ def _modes_kept(module: nn.Module) -> Iterator[None]:
 
 def _not_empty(feed: Feed) -> None:
     if not len(feed):
-        raise DataError("there are no examples to evaluate on", hint="give a split that is not empty")
+        raise DataError(
+            "there are no examples to evaluate on", hint="give a split that is not empty"
+        )
 
 
 @torch.no_grad()
 def logits_of(
     module: nn.Module, feed: Feed, *, device: str = "cpu", batch_size: int = 512
 ) -> tuple[Float[Tensor, "n k"], Int64[Tensor, " n"]]:
-    """What a module says of every example in order, in eval mode, and the labels; both on the device.
+    """What a module says of every example in order, in eval mode, and the labels; both on the
+    device.
 
     The module is moved to the device and keeps its mode.
 
@@ -48,7 +52,10 @@ def logits_of(
     with _modes_kept(module):
         module.eval()
         pairs = [
-            (torch.cat([module(part) for part in _parts(inputs.to(device), device)]), labels.to(device))
+            (
+                torch.cat([module(part) for part in _parts(inputs.to(device), device)]),
+                labels.to(device),
+            )
             for inputs, labels in feed.batches(batch_size, None)
         ]
     outputs, labels = zip(*pairs, strict=True)
@@ -56,9 +63,11 @@ def logits_of(
 
 
 def _parts(inputs: Tensor, device: str) -> tuple[Tensor, ...]:
-    """Pictures in parts of 65,536 pixels of one channel, 32 pictures at least, on the CPU; anything else as it is.
+    """Images in parts of 65,536 pixels of one channel, 32 images at least, on the CPU; anything
+    else as it is.
 
-    Maps that fit into the processor's cache are worked out 1.3 to 2.2 times as fast at 28 and 32 px.
+    Maps that fit into the processor's cache are worked out 1.3 to 2.2 times as fast at 28 and 32
+    px.
     """
     if device != "cpu" or inputs.dim() != 4:
         return (inputs,)
@@ -66,7 +75,8 @@ def _parts(inputs: Tensor, device: str) -> tuple[Tensor, ...]:
 
 
 def hits(outputs: Float[Tensor, "n *k"], labels: Tensor) -> Bool[Tensor, " n"]:
-    """Which answers are right: the largest of k logits is at the label, or a single logit (k absent) has the sign of the label minus 1/2.
+    """Which answers are right: the largest of k logits is at the label, or a single logit (k
+    absent) has the sign of the label minus 1/2.
 
     >>> hits(torch.tensor([[0.0, 2.0], [0.0, 2.0]]), torch.tensor([1, 0])).tolist(), hits(torch.tensor([3.0]), torch.tensor([1.0])).tolist()
     ([True, False], [True])
@@ -79,7 +89,9 @@ def accuracy(logits: Float[Tensor, "n *k"], labels: Tensor) -> float:
     return int(hits(logits, labels).sum()) / len(labels)
 
 
-def confusion(logits: Float[Tensor, "n k"], labels: Int64[Tensor, " n"], classes: int) -> tuple[tuple[int, ...], ...]:
+def confusion(
+    logits: Float[Tensor, "n k"], labels: Int64[Tensor, " n"], classes: int
+) -> tuple[tuple[int, ...], ...]:
     """How many examples of class i (row) were taken for class j (column).
 
     >>> confusion(torch.tensor([[2.0, 1.0], [2.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 1, 1]), 2)
@@ -91,17 +103,28 @@ def confusion(logits: Float[Tensor, "n k"], labels: Int64[Tensor, " n"], classes
 
 
 @torch.no_grad()
-def reestimate_batch_norm(module: nn.Module, feed: Feed, *, device: str = "cpu", batch_size: int = 512) -> None:
-    """Replace the running statistics of every batch norm by those of a feed, in place: the mean over batches of nearly equal size.
+def reestimate_batch_norm(
+    module: nn.Module, feed: Feed, *, device: str = "cpu", batch_size: int = 512
+) -> None:
+    """Replace the running statistics of every batch norm by those of a feed, in place: the mean
+    over batches of nearly equal size.
 
-    Only batch norms are in train mode meanwhile. Those that the module does not use keep their statistics.
+    Only batch norms are in train mode meanwhile. Those that the module does not use keep their
+    statistics.
 
     Raises: DataError: the feed is empty.
     """
     _not_empty(feed)
     module.to(device)
-    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
-    before = [(norm.momentum, [statistic.clone() for statistic in norm.buffers(recurse=False)]) for norm in norms]
+    norms = [
+        part
+        for part in module.modules()
+        if isinstance(part, _BatchNorm) and part.track_running_stats
+    ]
+    before = [
+        (norm.momentum, [statistic.clone() for statistic in norm.buffers(recurse=False)])
+        for norm in norms
+    ]
     even = ceil(len(feed) / ceil(len(feed) / batch_size))
     with _modes_kept(module):
         module.eval()

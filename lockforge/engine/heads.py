@@ -8,18 +8,23 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from lockforge.engine.feed import TensorFeed
-from lockforge.engine.fit import Bench, fit
+from lockforge.engine.fit import RunContext, fit
 from lockforge.recipe import FitRecipe
 
 _LEAST_SPREAD = 1e-4  # a feature that never moves is left as it is
 
 
 def fit_head(
-    features: Float[Tensor, "n d"], labels: Int64[Tensor, " n"], classes: int, recipe: FitRecipe, generator: torch.Generator
+    features: Float[Tensor, "n d"],
+    labels: Int64[Tensor, " n"],
+    classes: int,
+    recipe: FitRecipe,
+    generator: torch.Generator,
 ) -> nn.Linear:
     """A linear head, trained from zero on the features' device.
 
-    It is trained on standardised features, so that one learning rate serves every network; the scaling is then folded into the head.
+    It is trained on standardised features, so that one learning rate serves every network; the
+    scaling is then folded into the head.
 
     Raises: OutcomeError: training diverged.
     """
@@ -29,7 +34,13 @@ def fit_head(
         head = nn.Linear(features.shape[1], classes)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    fit(head, TensorFeed((features - mean) / spread, labels), recipe, generator=generator, bench=Bench(device=str(features.device)))
+    fit(
+        head,
+        TensorFeed((features - mean) / spread, labels),
+        recipe,
+        generator=generator,
+        context=RunContext(device=str(features.device)),
+    )
     with torch.no_grad():
         head.weight.div_(spread)
         head.bias.sub_(head.weight @ mean)

@@ -8,9 +8,11 @@ from lockforge.recipe import FitRecipe
 def learning_rate(step: int, total: int, recipe: FitRecipe) -> float:
     """The rate of one optimiser step of a run.
 
-    With w = round(warmup * total) steps of warm-up: rate * (step + 1) / w before step w. After it `constant` stays at the rate, and
-    `cosine` is rate * (1 + cos(pi t)) / 2 with t = (step - w) / (total - w) (Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5).
-    Differs: the cosine falls at each step, not at each epoch, so that a run of few epochs or of steps has no stairs.
+    With w = round(warmup * total) steps of warm-up: rate * (step + 1) / w before step w. After it
+    `constant` stays at the rate, and `cosine` is rate * (1 + cos(pi t)) / 2 with t = (step - w) /
+    (total - w) (Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5).
+    Differs: the cosine falls at each step, not at each epoch, so that a run of few epochs or of
+        steps has no stairs.
 
     Args: step: from 0. total: steps of the whole run.
 

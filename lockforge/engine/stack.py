@@ -1,15 +1,20 @@
-"""Many small networks trained at once: the same outcomes as `fit` one by one, to rounding, for less time.
+"""Many small networks trained at once: the same outcomes as `fit` one by one, to rounding, for less
+time.
 
-The operations of a small network take longer to begin than to carry out. Members of one structure are folded into one network
-(`engine.fold`), so that a step begins each operation once for all of them; batches are still drawn member by member, by each member's
-own generator, in the order in which `fit` draws them.
+The operations of a small network take longer to begin than to carry out. Members of one structure
+are folded into one network (`engine.fold`), so that a step begins each operation once for all of
+them; batches are still drawn member by member, by each member's own generator, in the order in
+which `fit` draws them.
 
-What it gains on a CPU falls with the work a step holds: a grouped convolution of K small ones is begun once, yet computes no faster than
-they do, and over half of a step is convolution. Measured on one thread of a busy machine, stem of 8 channels (`tests/benchmarks/stack.py`):
-16 members at 8 x 8 pixels 3.4 times with 5 examples a step and 2.9 times with 32; 4 members with 32, 1.2 times; at 28 x 28 with 10, 1.3.
-Networks whose largest activation fills a core's cache by itself gain nothing and are left to `fit`.
+What it gains on a CPU falls with the work a step holds: a grouped convolution of K small ones is
+begun once, yet computes no faster than they do, and over half of a step is convolution. Measured on
+one thread of a busy machine, stem of 8 channels (`tests/benchmarks/stack.py`): 16 members at 8 x 8
+pixels 3.4 times with 5 examples a step and 2.9 times with 32; 4 members with 32, 1.2 times; at 28 x
+28 with 10, 1.3. Networks whose largest activation fills a core's cache by itself gain nothing and
+are left to `fit`.
 
-Shapes: K members, b examples a batch, k classes, P numbers in the trained parameters of one member. Losses in nats, accuracies in [0, 1].
+Shapes: K members, b examples a batch, k classes, P numbers in the trained parameters of one member.
+    Losses in nats, accuracies in [0, 1].
 """
 
 import time
@@ -24,28 +29,39 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lockforge.engine._memory import SHARE, Need, counting, free_bytes
 from lockforge.engine.evaluate import accuracy, logits_of
 from lockforge.engine.feed import Feed, TensorFeed
-from lockforge.engine.fit import Bench, Fitted, autocast, divergence, fit, line_ends, train_mode
+from lockforge.engine.fit import (
+    Fitted,
+    RunContext,
+    autocast,
+    divergence,
+    fit,
+    line_ends,
+    train_mode,
+)
 from lockforge.engine.fold import Apart, UnfoldableError, fold, structure_of, unfold, why_not
-from lockforge.engine.memory import SHARE, Need, counting, free_bytes
 from lockforge.engine.resume import Stream
 from lockforge.engine.schedule import learning_rate
 from lockforge.errors import DataError, OutcomeError
 from lockforge.recipe import FitRecipe
 from lockforge.records import Epoch
 
-MOST_CPU = 2**18  # numbers in the largest activation of a stack: 1 MB, about a core's cache; beyond it a stack is no faster
+MOST_CPU = (
+    2**18
+)  # numbers in the largest activation of a stack: 1 MB, about a core's cache; beyond it a stack is no faster
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8  # of torch.optim.Adam
 _SECONDS_A_REPORT = 0.5
-_PLAIN_BENCH = Bench()
+_DEFAULT_CONTEXT = RunContext()
 
 
 @dataclass(frozen=True)
 class Member:
     """One training run of a stack: what `fit` takes, with cross-entropy as the loss.
 
-    Args: mask: by the name of a parameter, in its shape: where it is 0 the weight is set to zero and stays there.
+    Args: mask: by the name of a parameter, in its shape: where it is 0 the weight is set to zero
+        and stays there.
     """
 
     module: nn.Module
@@ -56,31 +72,41 @@ class Member:
     mask: Mapping[str, Tensor] | None = None
 
 
-def fit_stack(members: Sequence[Member], *, bench: Bench = _PLAIN_BENCH) -> tuple[Fitted | OutcomeError, ...]:
-    """Train every member in place, in the groups of `groups_of`; a group of one is trained by `fit`.
+def fit_stack(
+    members: Sequence[Member], *, context: RunContext = _DEFAULT_CONTEXT
+) -> tuple[Fitted | OutcomeError, ...]:
+    """Train every member in place, in the groups of `groups_of`; a group of one is trained by
+    `fit`.
 
-    Each outcome is what `fit` would give or raise for that member alone (history, accuracy, weights, draws), but for rounding: where a
-    member diverges its error takes its place, the others go on. The module of a member that diverged must not be used.
+    Each outcome is what `fit` would give or raise for that member alone (history, accuracy,
+    weights, draws), but for rounding: where a member diverges its error takes its place, the others
+    go on. The module of a member that diverged must not be used.
 
-    Args: bench: `report` is told of the steps of a group; it may end the whole stack by raising. A stack is not kept in a folder.
-    Raises: DataError: a member has no examples. ValueError: a folder in `bench`; members that share a module or a generator; a mask
-        that fits no parameter.
+    Args: context: `report` is told of the steps of a group; it may end the whole stack by raising. A
+        stack is not kept in a folder.
+    Raises: DataError: a member has no examples. ValueError: a folder in `context`; members that share
+        a module or a generator; a mask that fits no parameter.
     """
-    _check(members, bench)
+    _check(members, context)
     outcomes: dict[int, Fitted | OutcomeError] = {}
-    for group in groups_of(members, device=bench.device):
+    for group in groups_of(members, device=context.device):
         together = [members[index] for index in group]
-        found = _Stack(together, bench).go() if len(group) > 1 else [_alone(together[0], bench)]
+        found = _Stack(together, context).go() if len(group) > 1 else [_alone(together[0], context)]
         outcomes |= dict(zip(group, found, strict=True))
     return tuple(outcomes[index] for index in range(len(members)))
 
 
-def groups_of(members: Sequence[Member], *, device: str = "cpu", memory: int | None = None) -> tuple[tuple[int, ...], ...]:
-    """Which members go together, by index: of one structure, input shape, examples a step, optimiser, smoothing and precision.
+def groups_of(
+    members: Sequence[Member], *, device: str = "cpu", memory: int | None = None
+) -> tuple[tuple[int, ...], ...]:
+    """Which members go together, by index: of one structure, input shape, examples a step,
+    optimiser, smoothing and precision.
 
-    Everything else may differ. Two of each kind are run for a look: where the folded network does not answer as they do by themselves,
-    or does what `engine.fold` does not know, its members stay alone. Groups are of nearly equal size. On the CPU they hold as many members
-    as keep the largest activation within `MOST_CPU` numbers; on a GPU as many as fit into its free memory by `engine.memory`.
+    Everything else may differ. Two of each kind are run for a look: where the folded network does
+    not answer as they do by themselves, or does what `engine.fold` does not know, its members stay
+    alone. Groups are of nearly equal size. On the CPU they hold as many members as keep the largest
+    activation within `MOST_CPU` numbers; on a GPU as many as fit into its free memory by
+    `engine.memory`.
 
     Args: memory: free bytes of a GPU; None asks it.
     """
@@ -89,7 +115,14 @@ def groups_of(members: Sequence[Member], *, device: str = "cpu", memory: int | N
         recipe = member.recipe
         inputs, _ = next(iter(member.train.batches(1, None)))
         size = min(len(member.train), recipe.batch_size)
-        kind = (tuple(inputs.shape), inputs.dtype, size, recipe.optimizer, recipe.label_smoothing, recipe.precision)
+        kind = (
+            tuple(inputs.shape),
+            inputs.dtype,
+            size,
+            recipe.optimizer,
+            recipe.label_smoothing,
+            recipe.precision,
+        )
         kinds.setdefault((structure_of(member.module), *kind), []).append(index)
     groups: list[tuple[int, ...]] = []
     for found in kinds.values():
@@ -110,7 +143,9 @@ def _most(one: Member, other: Member, device: str, memory: int | None) -> int:
         return 1
     if not device.startswith("cuda"):
         return max(1, MOST_CPU // (largest * size))
-    more = any(member.mask for member in (one, other)) + any(member.recipe.select == "best" for member in (one, other))
+    more = any(member.mask for member in (one, other)) + any(
+        member.recipe.select == "best" for member in (one, other)
+    )
     free = free_bytes(device) if memory is None else memory
     return max(1, int(SHARE * free) // need.bytes(size, more=more))
 
@@ -124,11 +159,17 @@ def _look(pair: Sequence[Member]) -> tuple[Need, int]:
     """
     count = min(2, *(len(member.train) for member in pair))
     places = [next(member.module.parameters()) for member in pair]
-    inputs = [next(iter(member.train.batches(count, None)))[0].to(place.device) for member, place in zip(pair, places, strict=True)]
+    inputs = [
+        next(iter(member.train.batches(count, None)))[0].to(place.device)
+        for member, place in zip(pair, places, strict=True)
+    ]
     if inputs[0].dim() not in {2, 4}:
         raise UnfoldableError(f"inputs have {inputs[0].dim()} axes")
     looks = [TensorFeed(x, torch.zeros(count, dtype=torch.int64)) for x in inputs]
-    alone = [logits_of(one.module, look, device=str(place.device))[0] for one, look, place in zip(pair, looks, places, strict=True)]
+    alone = [
+        logits_of(one.module, look, device=str(place.device))[0]
+        for one, look, place in zip(pair, looks, places, strict=True)
+    ]
     folded = fold([member.module for member in pair]).eval()
     joined = _channels_together(torch.cat(inputs, 1))
     try:
@@ -138,7 +179,8 @@ def _look(pair: Sequence[Member]) -> tuple[Need, int]:
     except RuntimeError as error:
         raise UnfoldableError(str(error)) from error
     if not all(
-        a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True) for a, b in zip(alone, answers, strict=True)
+        a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True)
+        for a, b in zip(alone, answers, strict=True)
     ):
         raise UnfoldableError("the folded network answers otherwise")
     tensors = [*pair[0].module.parameters(), *pair[0].module.buffers()]
@@ -156,27 +198,50 @@ def _channels_together(inputs: Tensor) -> Tensor:
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
 
 
-def _check(members: Sequence[Member], bench: Bench) -> None:
-    if bench.folder is not None:
+def _check(members: Sequence[Member], context: RunContext) -> None:
+    if context.folder is not None:
         raise ValueError("a stack is not kept in a folder")
-    for what, shared in (("module", [id(one.module) for one in members]), ("generator", [id(one.generator) for one in members])):
+    for what, shared in (
+        ("module", [id(one.module) for one in members]),
+        ("generator", [id(one.generator) for one in members]),
+    ):
         if len(set(shared)) < len(shared):
             raise ValueError(f"two members of a stack share a {what}")
     for name in ("train", "val"):
-        empty = [index for index, one in enumerate(members) if getattr(one, name) is not None and not len(getattr(one, name))]
+        empty = [
+            index
+            for index, one in enumerate(members)
+            if getattr(one, name) is not None and not len(getattr(one, name))
+        ]
         if empty:
-            raise DataError(f"there are no {name} examples for members {empty} of a stack", hint="give more images, or another split")
+            raise DataError(
+                f"there are no {name} examples for members {empty} of a stack",
+                hint="give more images, or another split",
+            )
     for index, member in enumerate(members):
         shapes = {name: tensor.shape for name, tensor in member.module.named_parameters()}
-        wrong = [name for name, mask in (member.mask or {}).items() if shapes.get(name) != mask.shape]
+        wrong = [
+            name for name, mask in (member.mask or {}).items() if shapes.get(name) != mask.shape
+        ]
         if wrong:
-            raise ValueError(f"the mask of member {index} has other names or shapes than its parameters: {', '.join(wrong)}")
+            raise ValueError(
+                f"the mask of member {index} has other names or shapes than its parameters: "
+                f"{', '.join(wrong)}"
+            )
 
 
-def _alone(member: Member, bench: Bench) -> Fitted | OutcomeError:
-    member.module.to(bench.device)
+def _alone(member: Member, context: RunContext) -> Fitted | OutcomeError:
+    member.module.to(context.device)
     try:
-        return fit(member.module, member.train, member.recipe, generator=member.generator, val=member.val, bench=bench, mask=member.mask)
+        return fit(
+            member.module,
+            member.train,
+            member.recipe,
+            generator=member.generator,
+            val=member.val,
+            context=context,
+            mask=member.mask,
+        )
     except OutcomeError as error:
         return error
 
@@ -218,16 +283,24 @@ class _Course:
     def validates(self, end: int) -> bool:
         """Whether the line that ends here has a validation accuracy, as `fit` has it."""
         recipe = self.member.recipe
-        return self.member.val is not None and (recipe.select == "best" or recipe.epochs is not None or end == self.total)
+        return self.member.val is not None and (
+            recipe.select == "best" or recipe.epochs is not None or end == self.total
+        )
 
     def close_line(self, end: int, device: str) -> None:
-        """Validate, note the line, remember the best state; at the last line, hand over. The module holds the weights where they matter."""
+        """Validate, note the line, remember the best state; at the last line, hand over. The module
+        holds the weights where they matter.
+        """
         module, val, val_accuracy = self.member.module, self.member.val, None
         if val is not None and self.validates(end):
             val_accuracy = accuracy(*logits_of(module, val, device=device))
             if self.member.recipe.select == "best" and val_accuracy >= self.best_accuracy:
                 self.best_accuracy = val_accuracy
-                self.best = {name: tensor.clone() for name, tensor in module.state_dict().items()} if end < self.total else None
+                self.best = (
+                    {name: tensor.clone() for name, tensor in module.state_dict().items()}
+                    if end < self.total
+                    else None
+                )
         line = Epoch(
             epoch=len(self.history) + 1,
             loss=fmean(self.losses),
@@ -249,29 +322,53 @@ class _Course:
             self.diverged("a weight is not finite", self.total - 1)
             return
         last = float(self.history[-1].val_accuracy or 0.0)
-        kept = nan if self.member.val is None else self.best_accuracy if self.member.recipe.select == "best" else last
+        kept = (
+            nan
+            if self.member.val is None
+            else self.best_accuracy
+            if self.member.recipe.select == "best"
+            else last
+        )
         self.outcome = Fitted(module.eval(), tuple(self.history), kept, self.total)
 
 
 class _Flat:
-    """The trained parameters of a folded network as one vector, parameter after parameter, in each the members one after another."""
+    """The trained parameters of a folded network as one vector, parameter after parameter, in each
+    the members one after another.
+    """
 
     def __init__(self, folded: nn.Module, members: int) -> None:
         self.members = members
-        self.parameters = [parameter for parameter in folded.parameters() if parameter.requires_grad]
+        self.parameters = [
+            parameter for parameter in folded.parameters() if parameter.requires_grad
+        ]
         self.sizes = [parameter.numel() for parameter in self.parameters]
         self.orders = [_last(parameter) for parameter in self.parameters]
         self.values = self.joined([parameter.detach() for parameter in self.parameters])
-        for parameter, part in zip(self.parameters, torch.split(self.values, self.sizes), strict=True):
+        for parameter, part in zip(
+            self.parameters, torch.split(self.values, self.sizes), strict=True
+        ):
             parameter.data = _in_shape(part, parameter)
         counts = torch.tensor(self.sizes) // members
-        self.owner: Int64[Tensor, " KP"] = torch.arange(members).repeat(len(counts)).repeat_interleave(counts.repeat_interleave(members))
+        self.owner: Int64[Tensor, " KP"] = (
+            torch.arange(members)
+            .repeat(len(counts))
+            .repeat_interleave(counts.repeat_interleave(members))
+        )
         self.owner = self.owner.to(self.values.device)
 
     def joined(self, parts: Sequence[Tensor | None]) -> Float[Tensor, " KP"]:
         """One vector of tensors in the parameters' shapes; None is zeros."""
-        there = [torch.zeros_like(like) if part is None else part for part, like in zip(parts, self.parameters, strict=True)]
-        return torch.cat([(part.permute(order) if order else part).reshape(-1) for part, order in zip(there, self.orders, strict=True)])
+        there = [
+            torch.zeros_like(like) if part is None else part
+            for part, like in zip(parts, self.parameters, strict=True)
+        ]
+        return torch.cat(
+            [
+                (part.permute(order) if order else part).reshape(-1)
+                for part, order in zip(there, self.orders, strict=True)
+            ]
+        )
 
     def spread(self, each: Float[Tensor, " K"]) -> Float[Tensor, " KP"]:
         """One number a member."""
@@ -280,29 +377,40 @@ class _Flat:
     def kept(self, vector: Float[Tensor, " KP"], members: Sequence[int]) -> Float[Tensor, " MP"]:
         """The parts of some members of a vector."""
         chosen = torch.tensor(members, device=vector.device)
-        return torch.cat([part.view(self.members, -1)[chosen].reshape(-1) for part in torch.split(vector, self.sizes)])
+        return torch.cat(
+            [
+                part.view(self.members, -1)[chosen].reshape(-1)
+                for part in torch.split(vector, self.sizes)
+            ]
+        )
 
 
 def _last(like: Tensor) -> tuple[int, ...]:
-    """The order of axes in which a kernel's channels lie side by side; nothing where it is the one that there is."""
+    """The order of axes in which a kernel's channels lie side by side; nothing where it is the one
+    that there is.
+    """
     return (0, 2, 3, 1) if like.dim() == 4 else ()
 
 
 def _in_shape(part: Float[Tensor, " n"], like: Tensor) -> Tensor:
     """A view of a piece of a vector in the shape of a parameter."""
     order = _last(like)
-    return part.view([like.shape[axis] for axis in order]).permute(0, 3, 1, 2) if order else part.view(like.shape)
+    return (
+        part.view([like.shape[axis] for axis in order]).permute(0, 3, 1, 2)
+        if order
+        else part.view(like.shape)
+    )
 
 
 class _Stack:
     """Members of one kind on their way; `go` is the loop."""
 
-    def __init__(self, members: Sequence[Member], bench: Bench) -> None:
-        self.bench = bench
+    def __init__(self, members: Sequence[Member], context: RunContext) -> None:
+        self.context = context
         self.recipe = members[0].recipe  # what all share: optimiser, smoothing, precision
         self.all = [_Course(member) for member in members]
         for member in members:
-            member.module.to(bench.device)
+            member.module.to(context.device)
             for name, parameter in member.module.named_parameters():
                 if member.mask and name in member.mask:
                     parameter.data.mul_(member.mask[name].to(parameter.device, parameter.dtype))
@@ -312,15 +420,19 @@ class _Stack:
 
     def fold(self, courses: list[_Course]) -> None:
         """Fold the members that are still on their way."""
-        self.courses, device = courses, self.bench.device
+        self.courses, device = courses, self.context.device
         recipes = [course.member.recipe for course in courses]
         self.net = fold([course.member.module for course in courses])
         self.flat = flat = _Flat(self.net, len(courses))
         like = flat.values
         steps = range(self.step, max(course.total for course in courses))
-        self.rates = torch.tensor([[course.rate(step) for course in courses] for step in steps], dtype=like.dtype).to(device)
+        self.rates = torch.tensor(
+            [[course.rate(step) for course in courses] for step in steps], dtype=like.dtype
+        ).to(device)
         self.begun = self.step
-        self.momentum = flat.spread(torch.tensor([recipe.momentum for recipe in recipes], dtype=like.dtype).to(device))
+        self.momentum = flat.spread(
+            torch.tensor([recipe.momentum for recipe in recipes], dtype=like.dtype).to(device)
+        )
         self.penalty: Tensor | None = None
         self.mask: Tensor | None = None
         if any(course.member.mask for course in courses):
@@ -328,21 +440,33 @@ class _Stack:
 
     def masks(self) -> list[Tensor]:
         """The masks of the trained parameters, folded."""
-        named = [(name, own) for name, own in self.courses[0].member.module.named_parameters() if own.requires_grad]
+        named = [
+            (name, own)
+            for name, own in self.courses[0].member.module.named_parameters()
+            if own.requires_grad
+        ]
         ones = {name: torch.ones_like(own, requires_grad=False) for name, own in named}
         return [
-            torch.cat([(course.member.mask or {}).get(name, ones[name]).to(ones[name]) for course in self.courses]) for name, _ in named
+            torch.cat(
+                [
+                    (course.member.mask or {}).get(name, ones[name]).to(ones[name])
+                    for course in self.courses
+                ]
+            )
+            for name, _ in named
         ]
 
     def go(self) -> list[Fitted | OutcomeError]:
-        """Train to each step at which a member's line ends, close these lines, and go on without those who are done."""
+        """Train to each step at which a member's line ends, close these lines, and go on without
+        those who are done.
+        """
         total = max(course.total for course in self.all)
-        self.bench.report(0, total, "")
+        self.context.report(0, total, "")
         for end in sorted(set(chain.from_iterable(course.ends for course in self.all))):
             if self.courses:
                 self.steps(end, total)
                 self.close_lines(end)
-                self.bench.report(end, total, f"{len(self.courses)} networks at once")
+                self.context.report(end, total, f"{len(self.courses)} networks at once")
         return [course.outcome for course in self.all if course.outcome is not None]
 
     def steps(self, end: int, total: int) -> None:
@@ -350,14 +474,19 @@ class _Stack:
         train_mode(self.net)
         members, told = len(self.courses), time.perf_counter()
         losses: list[Float[Tensor, " K"]] = []
-        right = torch.zeros(members, dtype=torch.int64, device=self.bench.device)
+        right = torch.zeros(members, dtype=torch.int64, device=self.context.device)
         while self.step < end:
             inputs, labels = self.draw()
-            with autocast(self.bench.device, self.recipe):
+            with autocast(self.context.device, self.recipe):
                 with Apart(members):
                     outputs = self.net(inputs)
                 logits = outputs.view(len(inputs) * members, -1)
-                each = functional.cross_entropy(logits, labels.view(-1), reduction="none", label_smoothing=self.recipe.label_smoothing)
+                each = functional.cross_entropy(
+                    logits,
+                    labels.view(-1),
+                    reduction="none",
+                    label_smoothing=self.recipe.label_smoothing,
+                )
             loss = each.view(-1, members).mean(0)
             gradients = torch.autograd.grad(loss.sum(), self.flat.parameters, allow_unused=True)
             self.update(gradients)
@@ -366,14 +495,16 @@ class _Stack:
             self.step += 1
             if time.perf_counter() - told > _SECONDS_A_REPORT and self.step < end:
                 told = time.perf_counter()
-                self.bench.report(self.step, total, f"{members} networks at once")
-        for course, values, hits in zip(self.courses, torch.stack(losses, 1).tolist(), right.tolist(), strict=True):
+                self.context.report(self.step, total, f"{members} networks at once")
+        for course, values, hits in zip(
+            self.courses, torch.stack(losses, 1).tolist(), right.tolist(), strict=True
+        ):
             course.losses += values
             course.right += hits
 
     def draw(self) -> tuple[Tensor, Int64[Tensor, "b K"]]:
         """The next batch of every member."""
-        device = self.bench.device
+        device = self.context.device
         batches = [course.stream.next() for course in self.courses]
         inputs = torch.cat([inputs for inputs, _ in batches], 1).to(device, non_blocking=True)
         labels = torch.stack([labels for _, labels in batches], 1).to(device, non_blocking=True)
@@ -381,7 +512,9 @@ class _Stack:
 
     @torch.no_grad()
     def update(self, gradients: Sequence[Tensor | None]) -> None:
-        """One step of `fit`'s optimiser, each member at its own rate. What receives no gradient at all carries no penalty either."""
+        """One step of `fit`'s optimiser, each member at its own rate. What receives no gradient at
+        all carries no penalty either.
+        """
         flat, rate = self.flat, self.flat.spread(self.rates[self.step - self.begun])
         if self.penalty is None:
             self.penalty = self.penalties([gradient is not None for gradient in gradients])
@@ -390,24 +523,36 @@ class _Stack:
             gradient *= self.mask
         gradient.addcmul_(flat.values, self.penalty)
         if not self.moments:
-            self.moments = [torch.zeros_like(gradient) for _ in range(2 if self.recipe.optimizer == "adam" else 1)]
+            self.moments = [
+                torch.zeros_like(gradient)
+                for _ in range(2 if self.recipe.optimizer == "adam" else 1)
+            ]
         if self.recipe.optimizer == "adam":
             mean, square = self.moments
             mean.lerp_(gradient, 1 - _BETAS[0])
             square.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
             first, second = (1 - beta ** (self.step + 1) for beta in _BETAS)
-            flat.values.addcmul_(mean / first / (square / second).sqrt_().add_(_EPSILON), rate, value=-1)
+            flat.values.addcmul_(
+                mean / first / (square / second).sqrt_().add_(_EPSILON), rate, value=-1
+            )
         else:
             (buffer,) = self.moments
             buffer.mul_(self.momentum).add_(gradient)
             flat.values.addcmul_(gradient.addcmul_(buffer, self.momentum), rate, value=-1)
 
     def penalties(self, used: Sequence[bool]) -> Float[Tensor, " KP"]:
-        """The weight penalty of every number: on matrices and kernels that are used, by the member's recipe."""
+        """The weight penalty of every number: on matrices and kernels that are used, by the
+        member's recipe.
+        """
         like = self.flat.values
-        each = torch.tensor([course.member.recipe.weight_decay for course in self.courses], dtype=like.dtype).to(like.device)
+        each = torch.tensor(
+            [course.member.recipe.weight_decay for course in self.courses], dtype=like.dtype
+        ).to(like.device)
         parameters = self.flat.parameters
-        bears = [torch.full_like(one, float(there and one.dim() > 1)) for there, one in zip(used, parameters, strict=True)]
+        bears = [
+            torch.full_like(one, float(there and one.dim() > 1))
+            for there, one in zip(used, parameters, strict=True)
+        ]
         return self.flat.spread(each) * self.flat.joined(bears)
 
     def close_lines(self, end: int) -> None:
@@ -415,14 +560,19 @@ class _Stack:
         ending = [course for course in self.courses if end in course.ends]
         for course in ending:
             course.check_line(end)
-        if any(course.outcome is not None or course.validates(end) or end == course.total for course in ending):
+        if any(
+            course.outcome is not None or course.validates(end) or end == course.total
+            for course in ending
+        ):
             unfold(self.net, [course.member.module for course in self.courses])
         for course in ending:
             if course.outcome is None:
-                course.close_line(end, self.bench.device)
+                course.close_line(end, self.context.device)
         going = [index for index, course in enumerate(self.courses) if course.outcome is None]
         if len(going) < len(self.courses):
-            self.moments = [self.flat.kept(moment, going) for moment in self.moments] if going else []
+            self.moments = (
+                [self.flat.kept(moment, going) for moment in self.moments] if going else []
+            )
             courses, self.courses = self.courses, []
             if going:
                 self.fold([courses[index] for index in going])

@@ -1,1 +1,3 @@
-"""Evidence: learning curves and what follows from them, intervals, manifests, signatures. No torch and no scipy."""
+"""Evidence: learning curves and what follows from them, intervals, manifests, signatures. No torch
+and no scipy.
+"""

@@ -1,10 +1,13 @@
-"""Certificates (X.509) that say whose key signed a release: read, put into a bundle, checked up to certificates the reader trusts.
+"""Certificates (X.509) that say whose key signed a release: read, put into a bundle, checked up to
+certificates the reader trusts.
 
-A chain is the signing certificate, then those that were issued by the next one. RFC 5280's rules that matter for signing files are
-checked: every issuer's signature, name and right to issue, path length, validity today, and the leaf's right to sign. A certificate with
-a critical extension that is not looked at here is refused.
-Differs: the stock tool takes the first day of the signing certificate for today, so that an expired one stays good. Nothing in a bundle
-that is made with a certificate proves when it was signed; here an expired certificate fails.
+A chain is the signing certificate, then those that were issued by the next one. RFC 5280's rules
+that matter for signing files are checked: every issuer's signature, name and right to issue, path
+length, validity today, and the leaf's right to sign. A certificate with a critical extension that
+is not looked at here is refused.
+Differs: the stock tool takes the first day of the signing certificate for today, so that an expired
+one stays good. Nothing in a bundle that is made with a certificate proves when it was signed; here
+an expired certificate fails.
 """
 
 import base64
@@ -19,13 +22,20 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lockforge.errors import IntegrityError, RecipeError
-from lockforge.evidence.dsse import decoded
+from lockforge.evidence._dsse import decoded
 
 T = TypeVar("T", bound=x509.ExtensionType)
 Certificates = tuple[x509.Certificate, ...]
 LONGEST = 8  # certificates of a chain
-_PROVIDER = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")  # Fulcio's extension: the URL of who vouched for the name (oid-info.md)
-UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.ExtensionNotFound)  # what a malformed certificate raises
+_PROVIDER = x509.ObjectIdentifier(
+    "1.3.6.1.4.1.57264.1.1"
+)  # Fulcio's extension: the URL of who vouched for the name (oid-info.md)
+UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+)  # what a malformed certificate raises
 _LOOKED_AT = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage)
 
 
@@ -37,9 +47,14 @@ def read_certificates(path: Path) -> Certificates:
     try:
         return tuple(x509.load_pem_x509_certificates(path.read_bytes()))
     except OSError as error:
-        raise RecipeError(f"{path} cannot be read: {error.strerror}", hint="give a file of certificates (PEM)") from error
+        raise RecipeError(
+            f"{path} cannot be read: {error.strerror}", hint="give a file of certificates (PEM)"
+        ) from error
     except ValueError:
-        raise RecipeError(f"{path} holds no certificates in PEM", hint="give a file with -----BEGIN CERTIFICATE-----") from None
+        raise RecipeError(
+            f"{path} holds no certificates in PEM",
+            hint="give a file with -----BEGIN CERTIFICATE-----",
+        ) from None
 
 
 def read_signing_chain(path: Path, key: ec.EllipticCurvePublicKey) -> Certificates:
@@ -53,7 +68,9 @@ def read_signing_chain(path: Path, key: ec.EllipticCurvePublicKey) -> Certificat
     faults += [f"{len(chain)} certificates, more than {LONGEST}"] if len(chain) > LONGEST else []
     if faults:
         raise RecipeError(
-            f"{path} cannot be put beside a signature", faults=faults, hint="give the key's own certificate first, then its issuers'"
+            f"{path} cannot be put beside a signature",
+            faults=faults,
+            hint="give the key's own certificate first, then its issuers'",
         )
     return chain
 
@@ -69,12 +86,19 @@ def from_bundle(tree: object, what: str) -> Certificates:
 
     Raises: IntegrityError: it is none.
     """
-    rows = tree.get("certificates") if isinstance(tree, dict) and tree.keys() == {"certificates"} else None
+    rows = (
+        tree.get("certificates")
+        if isinstance(tree, dict) and tree.keys() == {"certificates"}
+        else None
+    )
     if not isinstance(rows, list) or not 0 < len(rows) <= LONGEST:
         raise IntegrityError(f"{what} holds no chain of 1 to {LONGEST} certificates")
     chain = []
     for row in rows:
-        data = decoded(row.get("rawBytes") if isinstance(row, dict) and row.keys() == {"rawBytes"} else None, what)
+        data = decoded(
+            row.get("rawBytes") if isinstance(row, dict) and row.keys() == {"rawBytes"} else None,
+            what,
+        )
         try:
             chain.append(x509.load_der_x509_certificate(data))
         except ValueError:
@@ -92,31 +116,46 @@ def key_of(chain: Certificates) -> ec.EllipticCurvePublicKey:
     except (ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise IntegrityError("the signing certificate is not of an EC key", hint="the format has no other keys")
+        raise IntegrityError(
+            "the signing certificate is not of an EC key", hint="the format has no other keys"
+        )
     return key
 
 
 def identity_in(leaf: x509.Certificate) -> str:
-    """What the certificate of a keyless signature says: a mail address or URI, and who vouched for it. Nothing is checked here."""
+    """What the certificate of a keyless signature says: a mail address or URI, and who vouched for
+    it. Nothing is checked here.
+    """
     try:
         names = [str(one.value) for one in _extension(leaf, x509.SubjectAlternativeName) or ()]
         provider = leaf.extensions.get_extension_for_oid(_PROVIDER).value
     except UNREADABLE:
         return "nobody"
-    url = provider.value.decode(errors="replace") if isinstance(provider, x509.UnrecognizedExtension) else ""
+    url = (
+        provider.value.decode(errors="replace")
+        if isinstance(provider, x509.UnrecognizedExtension)
+        else ""
+    )
     text = f"{' '.join(names)} ({url})"
     return text if text.isprintable() else ascii(text)
 
 
-def check_chain(chain: Certificates, trusted: Sequence[x509.Certificate], today: datetime | None = None) -> str:
+def check_chain(
+    chain: Certificates, trusted: Sequence[x509.Certificate], today: datetime | None = None
+) -> str:
     """Follow a chain up to a trusted certificate. Returns: the name in the signing certificate.
 
-    Args: trusted: what the reader trusts, from somewhere else than the release. today: the moment to check validity at; None is now.
-    Raises: IntegrityError: no way leads to a trusted certificate, or the signing certificate is not for signing.
+    Args: trusted: what the reader trusts, from somewhere else than the release. today: the moment
+        to check validity at; None is now.
+    Raises: IntegrityError: no way leads to a trusted certificate, or the signing certificate is not
+        for signing.
     """
     leaf = chain[0]
     if not _may_sign(leaf):
-        raise IntegrityError("the signing certificate may not be used for signing", hint="its issuer gave it another purpose")
+        raise IntegrityError(
+            "the signing certificate may not be used for signing",
+            hint="its issuer gave it another purpose",
+        )
     if not _leads_up(leaf, chain[1:], trusted, today or datetime.now(UTC), below=0):
         raise IntegrityError(
             f"no valid chain leads from {_name(leaf)!r} to a certificate you trust",
@@ -125,22 +164,39 @@ def check_chain(chain: Certificates, trusted: Sequence[x509.Certificate], today:
     return _name(leaf)
 
 
-def _leads_up(one: x509.Certificate, others: Certificates, trusted: Sequence[x509.Certificate], today: datetime, *, below: int) -> bool:
-    """Whether a certificate is good today and trusted, or issued by one that is. Args: below: certificates between it and the leaf."""
+def _leads_up(
+    one: x509.Certificate,
+    others: Certificates,
+    trusted: Sequence[x509.Certificate],
+    today: datetime,
+    *,
+    below: int,
+) -> bool:
+    """Whether a certificate is good today and trusted, or issued by one that is. Args: below:
+    certificates between it and the leaf.
+    """
     if not one.not_valid_before_utc <= today <= one.not_valid_after_utc or not _is_understood(one):
         return False
     if one in trusted:
         return True
     return any(
         _issued(issuer, one, below)
-        and _leads_up(issuer, tuple(other for other in others if other != issuer), trusted, today, below=below + 1)
+        and _leads_up(
+            issuer,
+            tuple(other for other in others if other != issuer),
+            trusted,
+            today,
+            below=below + 1,
+        )
         for issuer in (*trusted, *others)
         if issuer != one
     )
 
 
 def _issued(issuer: x509.Certificate, one: x509.Certificate, below: int) -> bool:
-    """Whether it did, and was allowed to. Args: below: issuers between the two and the leaf, which the path length bounds."""
+    """Whether it did, and was allowed to. Args: below: issuers between the two and the leaf, which
+    the path length bounds.
+    """
     try:
         constraints = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value
         usage = _extension(issuer, x509.KeyUsage)
@@ -160,7 +216,11 @@ def _extension(one: x509.Certificate, kind: type[T]) -> T | None:
 
 def _is_understood(one: x509.Certificate) -> bool:
     try:
-        return all(isinstance(extension.value, _LOOKED_AT) for extension in one.extensions if extension.critical)
+        return all(
+            isinstance(extension.value, _LOOKED_AT)
+            for extension in one.extensions
+            if extension.critical
+        )
     except (ValueError, x509.DuplicateExtension):
         return False
 

@@ -1,9 +1,10 @@
 """Anybody's sample-wise learning curves, as a table: are they possible, and what follows from them?
 
-A CSV file with a header and one row for each fitted setting. Columns: `start` (as in an audit: release, reference, scratch_release, ...),
-`attacker`, `setting` (may be left out where each attacker has one), `seed`, `val_accuracy`, `test_accuracy` (empty where validation did not
-choose the setting), and `samples` (training images) or `images_per_class`, or both. A column `area` may state the area under the curve of
-a row's start, attacker and seed. Other columns are not looked at.
+A CSV file with a header and one row for each fitted setting. Columns: `start` (as in an audit:
+release, reference, scratch_release, ...), `attacker`, `setting` (may be left out where each
+attacker has one), `seed`, `val_accuracy`, `test_accuracy` (empty where validation did not choose
+the setting), and `samples` (training images) or `images_per_class`, or both. A column `area` may
+state the area under the curve of a row's start, attacker and seed. Other columns are not looked at.
 """
 
 import csv
@@ -18,7 +19,16 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from lockforge.errors import IntegrityError
-from lockforge.evidence.curves import SCRATCH, advantage, areas, choose, envelope_of, in_words, name_of, removed
+from lockforge.evidence.curves import (
+    SCRATCH,
+    advantage,
+    areas,
+    choose,
+    envelope_of,
+    in_words,
+    name_of,
+    removed,
+)
 from lockforge.evidence.faults import TOLERANCE
 from lockforge.evidence.manifest import read_limited
 from lockforge.evidence.statistics import t_interval
@@ -34,7 +44,9 @@ Curve = tuple[Start, str, int]  # start, attacker, seed
 
 @dataclass(frozen=True)
 class Table:
-    """What a table holds, and what is wrong with it: with its form, with its points, with the areas it states. A line a fault."""
+    """What a table holds, and what is wrong with it: with its form, with its points, with the areas
+    it states. A line a fault.
+    """
 
     points: tuple[AttackPoint, ...] = ()
     unreadable: tuple[str, ...] = ()
@@ -52,7 +64,11 @@ def read_table(path: Path) -> Table:
     if not {"samples", "images_per_class"} & columns:
         missing.append("samples or images_per_class")
     if missing or not rows:
-        return Table(unreadable=(f"columns are missing: {', '.join(missing)}" if missing else "there are no rows",))
+        return Table(
+            unreadable=(
+                f"columns are missing: {', '.join(missing)}" if missing else "there are no rows",
+            )
+        )
     points: list[AttackPoint] = []
     stated: list[tuple[Curve, str]] = []
     unreadable: list[str] = []
@@ -66,7 +82,9 @@ def read_table(path: Path) -> Table:
         if row.get("area"):
             stated.append(((points[-1].start, points[-1].attacker, points[-1].seed), row["area"]))
     if unreadable or impossible:
-        return Table(unreadable=tuple(unreadable[:_MOST_FAULTS]), impossible=tuple(impossible[:_MOST_FAULTS]))
+        return Table(
+            unreadable=tuple(unreadable[:_MOST_FAULTS]), impossible=tuple(impossible[:_MOST_FAULTS])
+        )
     found = tuple(points)
     faults = _impossible(found)
     return Table(found, impossible=faults, unlike=() if faults else tuple(_unlike(found, stated)))
@@ -78,9 +96,15 @@ def _rows(path: Path) -> tuple[list[tuple[int, Mapping[str, str]]], set[str]]:
     Raises: IntegrityError: no CSV.
     """
     try:
-        reader = csv.DictReader(io.StringIO(read_limited(path).decode("utf-8-sig"), newline=""), strict=True)
+        reader = csv.DictReader(
+            io.StringIO(read_limited(path).decode("utf-8-sig"), newline=""), strict=True
+        )
         rows: list[tuple[int, Mapping[str, str]]] = [
-            (reader.line_num, {key: (value or "").strip() for key, value in row.items() if isinstance(key, str)}) for row in reader
+            (
+                reader.line_num,
+                {key: (value or "").strip() for key, value in row.items() if isinstance(key, str)},
+            )
+            for row in reader
         ]
     except (csv.Error, UnicodeDecodeError) as error:
         raise IntegrityError(f"{path.name} is no table: {error}") from error
@@ -103,7 +127,9 @@ def _point(row: Mapping[str, str], where: str, impossible: list[str]) -> AttackP
     try:
         start = _START.validate_python(row["start"])
     except ValidationError:
-        raise IntegrityError(f"start {row['start']!r} is none that an audit has: see docs/audit.md") from None
+        raise IntegrityError(
+            f"start {row['start']!r} is none that an audit has: see docs/audit.md"
+        ) from None
     per_class = _count(row.get("images_per_class", ""), "images_per_class", 0)
     samples = _count(row.get("samples", ""), "samples", per_class)
     if samples < 1:
@@ -147,7 +173,10 @@ def _impossible(points: Sequence[AttackPoint]) -> tuple[str, ...]:
     chosen = set(choose(points))
     for point in points:
         if point.test_accuracy is not None and point not in chosen:
-            faults.append(f"{name_of(point)} was tested although validation did not choose it: a selection made on test")
+            faults.append(
+                f"{name_of(point)} was tested although validation did not choose it: a selection "
+                "made on test"
+            )
         elif point.test_accuracy is None and point in chosen:
             faults.append(f"{name_of(point)} was chosen by validation but has no test accuracy")
     if not faults:
@@ -166,7 +195,10 @@ def _unlike(points: Sequence[AttackPoint], stated: Sequence[tuple[Curve, str]]) 
     for start, attacker in sorted({(point.start, point.attacker) for point in points}):
         mine = [point for point in points if (point.start, point.attacker) == (start, attacker)]
         seeds = sorted({point.seed for point in mine})
-        own |= {(start, attacker, seed): area for seed, area in zip(seeds, areas(envelope_of(mine, (start,))), strict=True)}
+        own |= {
+            (start, attacker, seed): area
+            for seed, area in zip(seeds, areas(envelope_of(mine, (start,))), strict=True)
+        }
     faults: dict[str, None] = {}
     for curve, text in stated:
         name = f"area of {curve[0]}:{curve[1]}, seed {curve[2]}"
@@ -183,7 +215,8 @@ def _unlike(points: Sequence[AttackPoint], stated: Sequence[tuple[Curve, str]]) 
 
 
 def figures_of(points: Sequence[AttackPoint]) -> dict[str, Any]:
-    """What follows: areas of every curve, SLC-AUC where somebody starts over, R where there is an unlocked model too; and each in words.
+    """What follows: areas of every curve, SLC-AUC where somebody starts over, R where there is an
+    unlocked model too; and each in words.
 
     `normalised` is an area over ln(x_max / x_min), a mean accuracy. Intervals are over seeds.
     """
@@ -200,14 +233,27 @@ def figures_of(points: Sequence[AttackPoint]) -> dict[str, Any]:
         row = {"area": t_interval(own), "normalised": t_interval([one / span for one in own])}
         lines.append(f"{start}:{attacker}: area {in_words(row['area'])}, at most {span:.3f}")
         if empty and start not in SCRATCH:
-            row["slc_auc"] = t_interval([one - other for one, other in zip(own, areas(empty), strict=True)])
+            row["slc_auc"] = t_interval(
+                [one - other for one, other in zip(own, areas(empty), strict=True)]
+            )
             lines.append(f"{start}:{attacker}: SLC-AUC {in_words(row['slc_auc'])}")
-        rows.append({"start": start, "attacker": attacker, **{name: figure.model_dump() for name, figure in row.items()}})
+        rows.append(
+            {
+                "start": start,
+                "attacker": attacker,
+                **{name: figure.model_dump() for name, figure in row.items()},
+            }
+        )
     found: dict[str, Any] = {"curves": rows, "removed_vs_reference": None, "worth": None}
     over = tuple(start for start in SCRATCH if start in starts)
     if over and {"release", "reference"} <= starts:
-        locked, unlocked, scratch = (envelope_of(points, (*mine, *over)) for mine in (("release",), ("reference",), ()))
+        locked, unlocked, scratch = (
+            envelope_of(points, (*mine, *over)) for mine in (("release",), ("reference",), ())
+        )
         worth, share = advantage(unlocked, scratch), removed(locked, unlocked, scratch)
         found |= {"removed_vs_reference": share.model_dump(), "worth": worth.model_dump()}
-        lines += [f"worth of the unlocked model {in_words(worth)}", f"advantage removed against the reference {in_words(share)}"]
+        lines += [
+            f"worth of the unlocked model {in_words(worth)}",
+            f"advantage removed against the reference {in_words(share)}",
+        ]
     return found | {"lines": lines}

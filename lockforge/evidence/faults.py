@@ -1,7 +1,8 @@
-"""What makes a stored audit impossible: figures that do not follow from its points, and points that no honest audit can have.
+"""What makes a stored audit impossible: figures that do not follow from its points, and points that
+no honest audit can have.
 
-Everything is worked out again from the raw points. That proves that the figures are the points' own, not that the points are true: only
-fitting some of them again could.
+Everything is worked out again from the raw points. That proves that the figures are the points'
+own, not that the points are true: only fitting some of them again could.
 """
 
 import math
@@ -10,11 +11,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lockforge.errors import IntegrityError
-from lockforge.evidence.curves import ABLATION, PUBLIC, SCRATCH, STARTS, choose, measure, name_of, rises, verdict
-from lockforge.records import AttackPoint, Checkpoint, Estimate, PublicWeights, Start, Subjects, TransferAudit
+from lockforge.evidence.curves import (
+    ABLATION,
+    PUBLIC,
+    SCRATCH,
+    STARTS,
+    choose,
+    measure,
+    name_of,
+    rises,
+    verdict,
+)
+from lockforge.records import (
+    AttackPoint,
+    Checkpoint,
+    Estimate,
+    PublicWeights,
+    Start,
+    Subjects,
+    TransferAudit,
+)
 
 TOLERANCE = 1e-9  # on recomputed figures; another machine's logarithm may differ in the last bit
-_WHOLE = 0.01  # images: how far accuracy x images may lie from a whole number, for accuracies once held in float32
+# images: how far accuracy x images may lie from a whole number, for accuracies once held in float32
+_WHOLE = 0.01
 
 HEAD_ONLY = "linear-probe"
 _DIVERGED = " (diverged)"  # said after the name of a setting
@@ -23,23 +43,37 @@ _Place = tuple[str, str, int, int]  # start, attacker, images, seed
 
 
 def faults_of(audit: TransferAudit) -> tuple[str, ...]:
-    """Every fault of an audit, one line each; none for an audit whose every figure follows from its points."""
+    """Every fault of an audit, one line each; none for an audit whose every figure follows from its
+    points.
+    """
     outside = tuple(_outside(audit))
     if outside:
         return outside
-    faults = [*_uncountable(audit), *_wrong_grid(audit), *_beyond(audit), *_unequal_settings(audit), *_unequal_budgets(audit)]
+    faults = [
+        *_uncountable(audit),
+        *_wrong_grid(audit),
+        *_beyond(audit),
+        *_unequal_settings(audit),
+        *_unequal_budgets(audit),
+    ]
     faults += [*_unequal_checks(audit), *_tested_by_choice(audit)]
     try:
         found = measure(audit.points, audit.same_as, test_samples=audit.test_samples)
     except IntegrityError as error:
         return tuple(dict.fromkeys((*faults, error.message)))
     faults += unlike(audit.measures.model_dump(), found.model_dump(), "measures")
-    faults += unlike(audit.verdict.model_dump(), verdict(found, audit.suite, audit.skipped).model_dump(), "verdict")
+    faults += unlike(
+        audit.verdict.model_dump(),
+        verdict(found, audit.suite, audit.skipped).model_dump(),
+        "verdict",
+    )
     return tuple(dict.fromkeys(faults))
 
 
 def _accuracies(audit: TransferAudit) -> Iterator[tuple[AttackPoint, str, float, int]]:
-    """Every accuracy: whose, of which split, and the images it was taken on. There are thousands, so only faulty ones are named."""
+    """Every accuracy: whose, of which split, and the images it was taken on. There are thousands,
+    so only faulty ones are named.
+    """
     for point in audit.points:
         yield point, "validation", point.val_accuracy, audit.validation_samples
         if point.test_accuracy is not None:
@@ -50,7 +84,11 @@ def _outside(audit: TransferAudit) -> Iterator[str]:
     for point, split, accuracy, _ in _accuracies(audit):
         if not 0 <= accuracy <= 1:
             yield f"{name_of(point)}: {split} accuracy {accuracy} is not in [0, 1]"
-    yield from (f"{name_of(point)}: {point.flops} operations are below 0" for point in audit.points if not point.flops >= 0)
+    yield from (
+        f"{name_of(point)}: {point.flops} operations are below 0"
+        for point in audit.points
+        if not point.flops >= 0
+    )
 
 
 def _uncountable(audit: TransferAudit) -> Iterator[str]:
@@ -61,9 +99,13 @@ def _uncountable(audit: TransferAudit) -> Iterator[str]:
 
 
 def _wrong_grid(audit: TransferAudit) -> Iterator[str]:
-    """Points on another grid or with other seeds than the audit says, start by start; a grid that cannot be one."""
+    """Points on another grid or with other seeds than the audit says, start by start; a grid that
+    cannot be one.
+    """
     grid = tuple(zip(audit.grid, audit.samples, strict=False))
-    uneven = len(audit.grid) != len(audit.samples) or any(images and images * audit.classes != count for images, count in grid)
+    uneven = len(audit.grid) != len(audit.samples) or any(
+        images and images * audit.classes != count for images, count in grid
+    )
     if uneven or len(set(audit.seeds)) != len(audit.seeds) or not rises(grid):
         yield f"the audit's own grid is malformed: {list(audit.grid)}, {list(audit.samples)}, seeds {list(audit.seeds)}"
         return
@@ -72,27 +114,43 @@ def _wrong_grid(audit: TransferAudit) -> Iterator[str]:
     more: dict[str, set[tuple[int, int, int]]] = defaultdict(set)
     for point in audit.points:
         of_budget = places if point.budget == 1 else more
-        of_budget[f"{point.start}:{point.attacker}"].add((point.images_per_class, point.samples, point.seed))
+        of_budget[f"{point.start}:{point.attacker}"].add(
+            (point.images_per_class, point.samples, point.seed)
+        )
     for name in sorted({*places, *more}):
         if places[name] != wanted or not more[name] <= wanted:
             yield f"{name} is on another grid or has other seeds than the audit says"
 
 
 def _beyond(audit: TransferAudit) -> Iterator[str]:
-    """Stated figures that no points can give: areas above ln(x_max / x_min), differences of accuracies above 1, curves on other grids."""
+    """Stated figures that no points can give: areas above ln(x_max / x_min), differences of
+    accuracies above 1, curves on other grids.
+    """
     measures = audit.measures
     yield from (
-        f"envelope {one.name} is on another grid than the audit" for one in measures.envelopes if one.curve.samples != audit.samples
+        f"envelope {one.name} is on another grid than the audit"
+        for one in measures.envelopes
+        if one.curve.samples != audit.samples
     )
     figures: list[tuple[str, Estimate | None, float]] = [
-        (name, getattr(measures, name), 1.0) for name in ("worth", "kept", "worth_beyond_public", "accuracy_gap")
+        (name, getattr(measures, name), 1.0)
+        for name in ("worth", "kept", "worth_beyond_public", "accuracy_gap")
     ]
     for one in measures.ablations:
-        figures += [(f"kept of {one.start}", one.kept, 1.0), (f"beyond_release of {one.start}", one.beyond_release, 1.0)]
+        figures += [
+            (f"kept of {one.start}", one.kept, 1.0),
+            (f"beyond_release of {one.start}", one.beyond_release, 1.0),
+        ]
     for row in measures.slc:
         figures.append((f"normalised SLC-AUC of {row.start}:{row.attacker}", row.normalised, 1.0))
         if len(audit.samples) > 1 and audit.samples[0] > 0:
-            figures.append((f"SLC-AUC of {row.start}:{row.attacker}", row.area, math.log(audit.samples[-1] / audit.samples[0])))
+            figures.append(
+                (
+                    f"SLC-AUC of {row.start}:{row.attacker}",
+                    row.area,
+                    math.log(audit.samples[-1] / audit.samples[0]),
+                )
+            )
     for name, figure, most in figures:
         values = () if figure is None or figure.mean is None else (figure.mean, *figure.per_seed)
         if any(abs(value) > most + TOLERANCE for value in values):
@@ -100,7 +158,9 @@ def _beyond(audit: TransferAudit) -> Iterator[str]:
 
 
 def _places(points: Sequence[AttackPoint]) -> Mapping[_Place, tuple[AttackPoint, ...]]:
-    """The points of each place, which is one attacker from one start at one grid value with one seed."""
+    """The points of each place, which is one attacker from one start at one grid value with one
+    seed.
+    """
     found: dict[_Place, list[AttackPoint]] = defaultdict(list)
     for point in points:
         found[point.start, point.attacker, point.samples, point.seed].append(point)
@@ -117,10 +177,11 @@ def _one_budget(audit: TransferAudit) -> Mapping[_Place, tuple[AttackPoint, ...]
 
 
 def _unequal_settings(audit: TransferAudit) -> Iterator[str]:
-    """Other settings at one place than at another, or from one start than from another; attackers that left a start alone.
+    """Other settings at one place than at another, or from one start than from another; attackers
+    that left a start alone.
 
-    Public starts may have other attackers and settings, since not every attack can be made on any network: a head that fits is kept,
-    one that does not is new.
+    Public starts may have other attackers and settings, since not every attack can be made on any
+    network: a head that fits is kept, one that does not is new.
     """
     tried: dict[tuple[str, str], set[tuple[str, ...]]] = defaultdict(set)
     for (start, attacker, _, _), points in _one_budget(audit).items():
@@ -133,28 +194,43 @@ def _unequal_settings(audit: TransferAudit) -> Iterator[str]:
         if twice:
             yield f"{start}:{attacker} tries the setting {twice[0]} twice"
         if not start.startswith(PUBLIC):
-            by_attacker[attacker, start in SCRATCH][start] = {name for names in found for name in names}
+            by_attacker[attacker, start in SCRATCH][start] = {
+                name for names in found for name in names
+            }
     for (attacker, empty), starts in sorted(by_attacker.items()):
         if len({frozenset(names) for names in starts.values()}) > 1:
             yield f"{attacker} tries other settings on some starts than on others: {', '.join(sorted(starts))}"
-        spared = sorted({start for start, _ in tried if not start.startswith(PUBLIC) and (start in SCRATCH) == empty} - starts.keys())
+        spared = sorted(
+            {
+                start
+                for start, _ in tried
+                if not start.startswith(PUBLIC) and (start in SCRATCH) == empty
+            }
+            - starts.keys()
+        )
         if spared:
             yield f"{attacker} left out {', '.join(spared)}, so the starts were not treated alike"
 
 
 def _unequal_budgets(audit: TransferAudit) -> Iterator[str]:
-    """Other steps for an attacker at one place than at another with as many images, or fewer steps for starting over than for an attacker.
+    """Other steps for an attacker at one place than at another with as many images, or fewer steps
+    for starting over than for an attacker.
 
-    Successive halving gives a place's settings unequal steps, and each place may favour another setting: what must be equal are the
-    steps themselves, whoever got them. A linear probe's do not pass through the network and are held against its own alone, and a
-    public start's, which may have other settings, against its own.
+    Successive halving gives a place's settings unequal steps, and each place may favour another
+    setting: what must be equal are the steps themselves, whoever got them. A linear probe's do not
+    pass through the network and are held against its own alone, and a public start's, which may
+    have other settings, against its own.
     """
     shares: dict[tuple[str, int, str], set[tuple[int, ...]]] = defaultdict(set)
     empty: dict[tuple[str, int, int], int] = defaultdict(int)
     most: dict[tuple[int, int], tuple[int, str]] = {}
     for (start, attacker, samples, seed), tried in _one_budget(audit).items():
         steps = tuple(sorted(point.steps for point in tried))
-        shares[attacker, samples, start if start.startswith(PUBLIC) else "empty" if start in SCRATCH else "trained"].add(steps)
+        shares[
+            attacker,
+            samples,
+            start if start.startswith(PUBLIC) else "empty" if start in SCRATCH else "trained",
+        ].add(steps)
         if attacker == HEAD_ONLY or start.startswith(PUBLIC):
             continue
         if start in SCRATCH:
@@ -164,7 +240,11 @@ def _unequal_budgets(audit: TransferAudit) -> Iterator[str]:
     for (attacker, samples, _), kinds in sorted(shares.items()):
         totals = sorted({sum(steps) for steps in kinds})
         if len(kinds) > 1:
-            said = f"{', '.join(map(str, totals))} steps" if len(totals) > 1 else f"{totals[0]} steps, shared out otherwise at some places"
+            said = (
+                f"{', '.join(map(str, totals))} steps"
+                if len(totals) > 1
+                else f"{totals[0]} steps, shared out otherwise at some places"
+            )
             yield f"{attacker} at {samples} images: budgets differ: {said}"
     for (start, samples, seed), steps_of_all in sorted(empty.items()):
         wanted, attacker = most.get((samples, seed), (0, ""))
@@ -173,19 +253,25 @@ def _unequal_budgets(audit: TransferAudit) -> Iterator[str]:
 
 
 def _unequal_checks(audit: TransferAudit) -> Iterator[str]:
-    """Points with more budget that do not show what more budget does: nothing beside them, other settings, or too few steps.
+    """Points with more budget that do not show what more budget does: nothing beside them, other
+    settings, or too few steps.
 
     Budgets are whole steps, so each setting of a halved budget may have lost one to rounding.
     """
     base = _one_budget(audit)
     for budget in sorted({point.budget for point in audit.points if point.budget > 1}):
-        for place, tried in sorted(_places([point for point in audit.points if point.budget == budget]).items()):
+        for place, tried in sorted(
+            _places([point for point in audit.points if point.budget == budget]).items()
+        ):
             start, attacker, samples, seed = place
             said = f"{start}:{attacker} at {samples} images, seed {seed}: {budget} budgets"
             if place not in base:
                 yield f"{said}, but nobody tried one"
                 continue
-            had, got = sum(point.steps for point in base[place]), sum(point.steps for point in tried)
+            had, got = (
+                sum(point.steps for point in base[place]),
+                sum(point.steps for point in tried),
+            )
             if _settings(tried) != _settings(base[place]):
                 yield f"{said} with other settings than one budget"
             elif got < budget * (had - len(tried)):
@@ -203,7 +289,8 @@ def _tested_by_choice(audit: TransferAudit) -> Iterator[str]:
 
 
 def unlike(said: Any, found: Any, where: str) -> list[str]:
-    """A line for each place where what is said differs from what was found, numbers by more than `TOLERANCE`.
+    """A line for each place where what is said differs from what was found, numbers by more than
+    `TOLERANCE`.
 
     >>> unlike({"a": [1.0, 2.0]}, {"a": [1.0, 2.5]}, "x")
     ['x.a.1: the report says 2.0, its points give 2.5']
@@ -211,12 +298,20 @@ def unlike(said: Any, found: Any, where: str) -> list[str]:
     match said, found:
         case (bool(), _) | (_, bool()) if said is not found:
             pass
-        case (float() | int(), float() | int()) if math.isclose(said, found, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+        case (float() | int(), float() | int()) if math.isclose(
+            said, found, rel_tol=TOLERANCE, abs_tol=TOLERANCE
+        ):
             return []
         case Mapping(), Mapping() if said.keys() == found.keys():
-            return [line for key in said for line in unlike(said[key], found[key], f"{where}.{key}")]
+            return [
+                line for key in said for line in unlike(said[key], found[key], f"{where}.{key}")
+            ]
         case (list() | tuple(), list() | tuple()) if len(said) == len(found):
-            return [line for i, (a, b) in enumerate(zip(said, found, strict=True)) for line in unlike(a, b, f"{where}.{i}")]
+            return [
+                line
+                for i, (a, b) in enumerate(zip(said, found, strict=True))
+                for line in unlike(a, b, f"{where}.{i}")
+            ]
         case _ if said == found:
             return []
     return [f"{where}: the report says {_short(said)}, its points give {_short(found)}"]
@@ -225,8 +320,9 @@ def unlike(said: Any, found: Any, where: str) -> list[str]:
 def start_faults(audit: TransferAudit, subjects: Subjects) -> tuple[str, ...]:
     """Starts that stand for others although they are not the same network.
 
-    Trained starts are the same when weights and architecture are; empty ones when their architecture is, whatever its head, since each
-    start gets a head for the target's classes; the dummy is always on its own.
+    Trained starts are the same when weights and architecture are; empty ones when their
+    architecture is, whatever its head, since each start gets a head for the target's classes; the
+    dummy is always on its own.
     """
     trained: dict[Start, Checkpoint | PublicWeights] = {
         "release": subjects.release,
@@ -240,7 +336,9 @@ def start_faults(audit: TransferAudit, subjects: Subjects) -> tuple[str, ...]:
     def identity(start: Start) -> tuple[str, str] | None:
         if start not in trained and start not in empty:
             return None
-        architecture = trained[start].architecture if start in trained else subjects.empty(empty[start])
+        architecture = (
+            trained[start].architecture if start in trained else subjects.empty(empty[start])
+        )
         headless = architecture.model_copy(update={"classes": audit.classes})
         return headless.digest, trained[start].weights.sha256 if start in trained else "empty"
 
@@ -248,8 +346,16 @@ def start_faults(audit: TransferAudit, subjects: Subjects) -> tuple[str, ...]:
         return identity(start) is None or identity(start) != identity(other)
 
     pairs = sorted(audit.same_as.items())
-    unlike_others = tuple(f"{start} is said to be {other}, which is another network" for start, other in pairs if unequal(start, other))
-    there = {start for start in (*audit.same_as, *(point.start for point in audit.points)) if start not in STARTS}
+    unlike_others = tuple(
+        f"{start} is said to be {other}, which is another network"
+        for start, other in pairs
+        if unequal(start, other)
+    )
+    there = {
+        start
+        for start in (*audit.same_as, *(point.start for point in audit.points))
+        if start not in STARTS
+    }
     given = trained.keys() - set(STARTS)
     return (
         *unlike_others,
@@ -259,13 +365,22 @@ def start_faults(audit: TransferAudit, subjects: Subjects) -> tuple[str, ...]:
 
 
 def checkpoint_faults(checkpoint: Checkpoint, name: str) -> tuple[str, ...]:
-    """Where a checkpoint's accuracy and counts do not follow from its confusion matrix (rows: true class, columns: answer)."""
+    """Where a checkpoint's accuracy and counts do not follow from its confusion matrix (rows: true
+    class, columns: answer).
+    """
     rows, classes = checkpoint.confusion, checkpoint.architecture.classes
-    if len(rows) != classes or any(len(row) != classes for row in rows) or any(count < 0 for row in rows for count in row):
+    if (
+        len(rows) != classes
+        or any(len(row) != classes for row in rows)
+        or any(count < 0 for row in rows for count in row)
+    ):
         return (f"{name}: the confusion matrix is not {classes} x {classes} counts",)
     total, right = sum(map(sum, rows)), sum(row[i] for i, row in enumerate(rows))
     faults = unlike(checkpoint.test_samples, total, f"{name}.test_samples")
-    return (*faults, *unlike(checkpoint.test_accuracy, right / total if total else 0.0, f"{name}.test_accuracy"))
+    return (
+        *faults,
+        *unlike(checkpoint.test_accuracy, right / total if total else 0.0, f"{name}.test_accuracy"),
+    )
 
 
 def _short(value: Any) -> str:

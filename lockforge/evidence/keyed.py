@@ -1,9 +1,11 @@
-"""Digests of data sets that only the owner can test: HMAC-SHA256 with a key that stays in the owner's house.
+"""Digests of data sets that only the owner can test: HMAC-SHA256 with a key that stays in the
+owner's house.
 
-A plain SHA-256 of a public data set can be looked up by anybody. In a release every digest that was made from pictures alone is therefore
-replaced: of the pictures, of the records that name them, and of the task embeddings. The means and deviations of auxiliary sets and
-targets, which tell a public set as well as a digest does, are rounded to two places. What a guess can still be checked against is in
-docs/threat-model.md.
+A plain SHA-256 of a public data set can be looked up by anybody. In a release every digest that was
+made from images alone is therefore replaced: of the images, of the records that name them, and
+of the task embeddings. The means and deviations of auxiliary sets and targets, which tell a public
+set as well as a digest does, are rounded to two places. What a guess can still be checked against
+is in docs/threat-model.md.
 """
 
 import hashlib
@@ -27,7 +29,8 @@ def digest_key_path() -> Path:
 def own_digest_key() -> bytes:
     """The owner's key for digests, 32 bytes, made on first use.
 
-    Raises: RecipeError: the file there is no such key. ResourceError: the folder cannot be written to.
+    Raises: RecipeError: the file there is no such key. ResourceError: the folder cannot be written
+        to.
     """
     path = digest_key_path()
     if not path.exists():
@@ -38,7 +41,8 @@ def own_digest_key() -> bytes:
         key = b""
     if len(key) != 32:
         raise RecipeError(
-            f"{path} is no key for digests: 64 hexadecimal digits", hint="put the old file back, or move it away for a new key"
+            f"{path} is no key for digests: 64 hexadecimal digits",
+            hint="put the old file back, or move it away for a new key",
         )
     return key
 
@@ -49,19 +53,27 @@ def keyed_digest(digest: str, key: bytes) -> str:
 
 
 def keyed_set(images: ImageSet, key: bytes, *, exact: bool) -> ImageSet:
-    """A data set as a release names it. Args: exact: keep mean and deviation as they are, as a source's user needs them."""
+    """A data set as a release names it. Args: exact: keep mean and deviation as they are, as a
+    source's user needs them.
+    """
     changed: dict[str, object] = {"pixels": _keyed_file(images.pixels, key)}
     if not exact:
-        changed |= {name: tuple(round(value, PLACES) for value in getattr(images, name)) for name in ("mean", "std")}
+        changed |= {
+            name: tuple(round(value, PLACES) for value in getattr(images, name))
+            for name in ("mean", "std")
+        }
     return images.model_copy(update=changed)
 
 
-def recognise(said: ImageSet, images: ImageSet, digests: Literal["open", "keyed"], key: bytes | None) -> Literal["same", "alike", "other"]:
-    """Whether pictures at hand are those that a report names.
+def recognise(
+    said: ImageSet, images: ImageSet, digests: Literal["open", "keyed"], key: bytes | None
+) -> Literal["same", "alike", "other"]:
+    """Whether images at hand are those that a report names.
 
-    Args: said: as the report has them. images: as they were read here, plain. digests: the report's. key: the one they may be made with.
-    Returns: same: proved by the digest. alike: the digest is keyed with a key that is not at hand, and classes, shape, counts and, to two
-    places, mean and deviation agree. other: they are not.
+    Args: said: as the report has them. images: as they were read here, plain. digests: the
+        report's. key: the one they may be made with.
+    Returns: same: proved by the digest. alike: the digest is keyed with a key that is not at hand,
+    and classes, shape, counts and, to two places, mean and deviation agree. other: they are not.
 
     >>> from lockforge.records import Splits
     >>> made = {"classes": ("a", "b"), "shape": (1, 8, 8), "std": (0.2,), "counts": Splits(train=4, val=2, test=2)}
@@ -72,11 +84,21 @@ def recognise(said: ImageSet, images: ImageSet, digests: Literal["open", "keyed"
     """
     if digests == "open":
         return "same" if said == images else "other"
-    if key is not None and any(said == keyed_set(images, key, exact=exact) for exact in (True, False)):
+    if key is not None and any(
+        said == keyed_set(images, key, exact=exact) for exact in (True, False)
+    ):
         return "same"
     alike = (said.classes, said.shape, said.counts) == (images.classes, images.shape, images.counts)
-    pairs = [pair for name in ("mean", "std") for pair in zip(getattr(said, name), getattr(images, name), strict=False)]
-    return "alike" if alike and all(round(a, PLACES) == round(b, PLACES) for a, b in pairs) else "other"
+    pairs = [
+        pair
+        for name in ("mean", "std")
+        for pair in zip(getattr(said, name), getattr(images, name), strict=False)
+    ]
+    return (
+        "alike"
+        if alike and all(round(a, PLACES) == round(b, PLACES) for a, b in pairs)
+        else "other"
+    )
 
 
 def keyed_report(report: Report, key: bytes) -> Report:
@@ -85,7 +107,10 @@ def keyed_report(report: Report, key: bytes) -> Report:
         return report
     roles = report.roles
     source = keyed_set(roles.source, key, exact=True)
-    auxiliary, targets = (tuple(keyed_set(one, key, exact=False) for one in sets) for sets in (roles.auxiliary, roles.targets))
+    auxiliary, targets = (
+        tuple(keyed_set(one, key, exact=False) for one in sets)
+        for sets in (roles.auxiliary, roles.targets)
+    )
     before, after = (roles.source, *roles.auxiliary, *roles.targets), (source, *auxiliary, *targets)
     renamed = {old.digest: new.digest for old, new in zip(before, after, strict=True)}
 
@@ -97,16 +122,25 @@ def keyed_report(report: Report, key: bytes) -> Report:
 
     subjects = report.subjects
     changed = {name: trained(getattr(subjects, name)) for name in ("release", "twin", "reference")}
-    ablations = tuple(one.model_copy(update={"checkpoint": trained(one.checkpoint)}) for one in subjects.ablations)
+    ablations = tuple(
+        one.model_copy(update={"checkpoint": trained(one.checkpoint)}) for one in subjects.ablations
+    )
     return report.model_copy(
         update={
             "digests": "keyed",
-            "roles": roles.model_copy(update={"source": source, "auxiliary": auxiliary, "targets": targets}),
+            "roles": roles.model_copy(
+                update={"source": source, "auxiliary": auxiliary, "targets": targets}
+            ),
             "embeddings": tuple(
-                one.model_copy(update={"images": named(one.images), "vector": _keyed_file(one.vector, key)}) for one in report.embeddings
+                one.model_copy(
+                    update={"images": named(one.images), "vector": _keyed_file(one.vector, key)}
+                )
+                for one in report.embeddings
             ),
             "subjects": subjects.model_copy(update={**changed, "ablations": ablations}),
-            "audits": tuple(one.model_copy(update={"target": named(one.target)}) for one in report.audits),
+            "audits": tuple(
+                one.model_copy(update={"target": named(one.target)}) for one in report.audits
+            ),
         }
     )
 

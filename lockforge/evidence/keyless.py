@@ -1,8 +1,10 @@
-"""Keyless signatures (Sigstore): made and checked with the `sigstore` library, which only this file opens, and only when it is asked to.
+"""Keyless signatures (Sigstore): made and checked with the `sigstore` library, which only this file
+opens, and only when it is asked to.
 
-Instead of a key of his own the signer has a name that a provider vouches for: a token says so, Sigstore's authority (Fulcio) gives a
-certificate in that name to a key that serves once, and a public log (Rekor) says when it was used. So name and provider, the
-certificate and a hash of what was signed become public for good. What is written is a Sigstore bundle v0.3, as the stock tool
+Instead of a key of his own the signer has a name that a provider vouches for: a token says so,
+Sigstore's authority (Fulcio) gives a certificate in that name to a key that serves once, and a
+public log (Rekor) says when it was used. So name and provider, the certificate and a hash of what
+was signed become public for good. What is written is a Sigstore bundle v0.3, as the stock tool
 (`model_signing`) writes and reads it.
 
 Tokens are secrets: they are read when they are used, and put into no message, no log and no file.
@@ -33,7 +35,9 @@ _USE_KEY = "sign with --key, which needs nobody else"
 
 @dataclass(frozen=True)
 class Identity:
-    """Who must have signed. Args: name: mail address or URI. provider: URL of who vouched for it. services: as for `services_of`."""
+    """Who must have signed. Args: name: mail address or URI. provider: URL of who vouched for it.
+    services: as for `services_of`.
+    """
 
     name: str
     provider: str
@@ -46,28 +50,36 @@ class Identity:
 
 @dataclass(frozen=True)
 class Keyless:
-    """How to sign. Args: token_file: holds an identity token; None takes the one that a CI job has. services: as for `services_of`."""
+    """How to sign. Args: token_file: holds an identity token; None takes the one that a CI job has.
+    services: as for `services_of`.
+    """
 
     token_file: Path | None = None
     services: str = ""
 
     def check(self) -> None:
-        """Whether it can be done at all, as far as that is known beforehand: the extra, a token that is valid now, the services' addresses.
+        """Whether it can be done at all, as far as that is known beforehand: the extra, a token
+        that is valid now, the services' addresses.
 
         Raises: RecipeError: the token's file cannot be read. ResourceError: one of them is missing.
         """
         if self.services == OFFLINE:
-            raise RecipeError("keyless signatures cannot be made offline", hint=f"drop --trust-config {OFFLINE}, or {_USE_KEY}")
+            raise RecipeError(
+                "keyless signatures cannot be made offline",
+                hint=f"drop --trust-config {OFFLINE}, or {_USE_KEY}",
+            )
         _need_extra()
         _token(self.token_file)
         with _said_plainly("signing keyless"):
             _ = services_of(self.services).signing_config
 
     def sign_folder(self, folder: Path) -> str:
-        """Sign everything in a folder, as `signing.sign_folder` does with a key: `manifest.json` names no signer.
+        """Sign everything in a folder, as `signing.sign_folder` does with a key: `manifest.json`
+        names no signer.
 
         Returns: what the certificate says of the signer.
-        Raises: IntegrityError: a link or a forbidden name in the folder. ResourceError: no token, no services, or they refuse.
+        Raises: IntegrityError: a link or a forbidden name in the folder. ResourceError: no token,
+            no services, or they refuse.
         """
         _need_extra()
         from sigstore.dsse import Statement
@@ -89,10 +101,11 @@ class Keyless:
 
 @lru_cache(maxsize=4)
 def services_of(place: str) -> "ClientTrustConfig":
-    """Where Sigstore's services are and which keys they have; asked once in a process, since one release is looked at several times.
+    """Where Sigstore's services are and which keys they have; asked once in a process, since one
+    release is looked at several times.
 
-    Args: place: a file (a Sigstore client trust config, as the stock tool takes it); `OFFLINE` for the copy that came with the library
-    or was fetched last; nothing asks Sigstore's servers.
+    Args: place: a file (a Sigstore client trust config, as the stock tool takes it); `OFFLINE` for
+    the copy that came with the library or was fetched last; nothing asks Sigstore's servers.
     Raises: RecipeError: the file is none. ResourceError: the servers cannot be reached.
     """
     from sigstore.errors import Error
@@ -102,25 +115,35 @@ def services_of(place: str) -> "ClientTrustConfig":
         try:
             return ClientTrustConfig.from_json(Path(place).read_text(encoding="utf-8"))
         except OSError as error:
-            raise RecipeError(f"{place} cannot be read: {error.strerror}", hint="give a Sigstore client trust config (JSON)") from error
+            raise RecipeError(
+                f"{place} cannot be read: {error.strerror}",
+                hint="give a Sigstore client trust config (JSON)",
+            ) from error
         except (ValueError, Error):
-            raise RecipeError(f"{place} is no Sigstore client trust config", hint="give the JSON file of your Sigstore instance") from None
+            raise RecipeError(
+                f"{place} is no Sigstore client trust config",
+                hint="give the JSON file of your Sigstore instance",
+            ) from None
     try:
         return ClientTrustConfig.production(offline=place == OFFLINE)
     except (Error, OSError, ValueError) as error:
         raise ResourceError(
             f"Sigstore's keys cannot be fetched from its servers: {_first_line(error)}",
-            hint=f"keyless needs Sigstore's services: connect to the network; to sign without, {_USE_KEY}; to verify without, "
+            hint="keyless needs Sigstore's services: connect to the network; to sign without, "
+            f"{_USE_KEY}; to verify without, "
             f"--trust-config {OFFLINE} takes the keys that came with the library",
         ) from error
 
 
 def check_identity(data: bytes, payload: bytes, identity: Identity) -> str:
-    """Check that a bundle was signed keyless by somebody: certificate, both logs' entries and the time of signing.
+    """Check that a bundle was signed keyless by somebody: certificate, both logs' entries and the
+    time of signing.
 
-    Args: data: the bundle. payload: what it was found to sign, which must be what Sigstore's library finds too.
+    Args: data: the bundle. payload: what it was found to sign, which must be what Sigstore's
+        library finds too.
     Returns: the identity in words.
-    Raises: IntegrityError: not by him, or not shown to be. RecipeError, ResourceError: as `services_of`.
+    Raises: IntegrityError: not by him, or not shown to be. RecipeError, ResourceError: as
+        `services_of`.
     """
     _need_extra()
     services = services_of(identity.services)
@@ -133,11 +156,23 @@ def check_identity(data: bytes, payload: bytes, identity: Identity) -> str:
 
     try:
         verifier = Verifier(trusted_root=services.trusted_root)
-        _, found = verifier.verify_dsse(Bundle.from_json(data), Policy(identity=identity.name, issuer=identity.provider))
-    except (Error, *UNREADABLE, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError, OSError) as error:
+        _, found = verifier.verify_dsse(
+            Bundle.from_json(data), Policy(identity=identity.name, issuer=identity.provider)
+        )
+    except (
+        Error,
+        *UNREADABLE,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        AttributeError,
+        RecursionError,
+        OSError,
+    ) as error:
         raise IntegrityError(
             f"it is not shown that {identity} signed: {_first_line(error)}",
-            hint="somebody else did, it was edited, or Sigstore's keys that were looked at are older than the signature",
+            hint="somebody else did, it was edited, or Sigstore's keys that were looked at are "
+            "older than the signature",
         ) from error
     if found != payload:
         raise IntegrityError(f"{SIGNATURE} can be read in two ways", hint="it was edited")
@@ -157,18 +192,21 @@ def _token(file: Path | None) -> "IdentityToken":
         raw = _read_token(file) if file else detect_credential()
     except (IdentityError, HTTPError) as error:
         raise ResourceError(
-            f"{where} cannot be had: {_first_line(error)}", hint="in GitHub Actions the job needs `permissions: id-token: write`"
+            f"{where} cannot be had: {_first_line(error)}",
+            hint="in GitHub Actions the job needs `permissions: id-token: write`",
         ) from None
     if raw is None:
         raise ResourceError(
-            "keyless needs an identity token: there is no --identity-token FILE, and no CI job that has a credential",
+            "keyless needs an identity token: there is no --identity-token FILE, and no CI job "
+            "that has a credential",
             hint=f"write one to a file (python -m sigstore get-identity-token), or {_USE_KEY}",
         )
     try:
         return IdentityToken(raw)
     except IdentityError:
         raise ResourceError(
-            f"{where} is no identity token that is valid now: malformed, expired, or not made for Sigstore",
+            f"{where} is no identity token that is valid now: malformed, expired, or not made "
+            "for Sigstore",
             hint=f"tokens last minutes: get a new one, or {_USE_KEY}",
         ) from None
 
@@ -178,30 +216,46 @@ def _read_token(file: Path) -> str:
         with file.open(encoding="ascii", errors="replace") as lines:
             return lines.read(LARGEST_TOKEN).strip()
     except OSError as error:
-        raise RecipeError(f"{file} cannot be read: {error.strerror}", hint="give a file that holds an identity token") from error
+        raise RecipeError(
+            f"{file} cannot be read: {error.strerror}",
+            hint="give a file that holds an identity token",
+        ) from error
 
 
 def _need_extra() -> None:
     if find_spec("sigstore") is None:
-        raise ResourceError("keyless signatures need the extra `sign`", hint=f"pip install 'lockforge[sign]'; or {_USE_KEY}")
+        raise ResourceError(
+            "keyless signatures need the extra `sign`",
+            hint=f"pip install 'lockforge[sign]'; or {_USE_KEY}",
+        )
 
 
 @contextmanager
 def _said_plainly(doing: str) -> Iterator[None]:
     """Turn what the library and its services raise into what was tried and what to do."""
     from requests import RequestException
-    from sigstore._internal.fulcio.client import ExpiredCertificate, FulcioClientError  # the library has no public names for these
+    from sigstore._internal.fulcio.client import (  # the library has no public names for these
+        ExpiredCertificate,
+        FulcioClientError,
+    )
     from sigstore._internal.rekor import RekorClientError
     from sigstore.errors import Error
     from sigstore.oidc import ExpiredIdentity
 
-    refused = (ExpiredCertificate, ExpiredIdentity, FulcioClientError, RekorClientError, RequestException)
+    refused = (
+        ExpiredCertificate,
+        ExpiredIdentity,
+        FulcioClientError,
+        RekorClientError,
+        RequestException,
+    )
     try:
         yield
     except (*refused, Error, ValueError, LookupError) as error:
         raise ResourceError(
             f"{doing} failed: {type(error).__name__}: {_first_line(error)}",
-            hint=f"it needs a fresh token and Sigstore's services; what was worked out is kept: run the same command again, or {_USE_KEY}",
+            hint="it needs a fresh token and Sigstore's services; what was worked out is kept: "
+            f"run the same command again, or {_USE_KEY}",
         ) from None
 
 

@@ -1,7 +1,8 @@
 """What lies in a release, by SHA-256: written once, checked by anyone.
 
-`manifest.json` names every file of the release but itself and the signature, which covers it. Links and anything that is neither a file
-nor a folder are refused, so that a name can only mean bytes inside the release.
+`manifest.json` names every file of the release but itself and the signature, which covers it. Links
+and anything that is neither a file nor a folder are refused, so that a name can only mean bytes
+inside the release.
 """
 
 import hashlib
@@ -23,8 +24,9 @@ _DRIVE = re.compile(r"^[A-Za-z]:")
 
 
 class Manifest(Record):
-    """The files of a release. `signer` is the public key (PEM) the release says it is signed with, so that anyone can check the signature's
-    bytes; whose key that is, only a reader who got it elsewhere can say.
+    """The files of a release. `signer` is the public key (PEM) the release says it is signed with,
+    so that anyone can check the signature's bytes; whose key that is, only a reader who got it
+    elsewhere can say.
     """
 
     schema_version: Literal[1] = 1
@@ -42,16 +44,23 @@ def hash_file(path: Path) -> FileRef:
 def hash_folder(folder: Path) -> dict[str, FileRef]:
     """Every file below a folder by its name there (with `/`), sorted.
 
-    Raises: RecipeError: no such folder. IntegrityError: a link, a device, a pipe, a name that no manifest may hold, or an unreadable file.
+    Raises: RecipeError: no such folder. IntegrityError: a link, a device, a pipe, a name that no
+        manifest may hold, or an unreadable file.
     """
     if not folder.is_dir():
-        raise RecipeError(f"{folder} is not a folder", hint="give the folder that holds model.safetensors and manifest.json")
+        raise RecipeError(
+            f"{folder} is not a folder",
+            hint="give the folder that holds model.safetensors and manifest.json",
+        )
     found = {}
     for name, path in sorted(_files(folder, "")):
         try:
             found[name] = hash_file(path)
         except OSError as error:
-            raise IntegrityError(f"{name} cannot be read: {error.strerror}", hint="check the permissions of the release") from error
+            raise IntegrityError(
+                f"{name} cannot be read: {error.strerror}",
+                hint="check the permissions of the release",
+            ) from error
     return found
 
 
@@ -60,7 +69,10 @@ def _files(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
         with os.scandir(folder) as scan:
             entries = list(scan)
     except OSError as error:
-        raise IntegrityError(f"{prefix or folder} cannot be read: {error.strerror}", hint="check the permissions of the release") from error
+        raise IntegrityError(
+            f"{prefix or folder} cannot be read: {error.strerror}",
+            hint="check the permissions of the release",
+        ) from error
     for entry in entries:
         name = prefix + entry.name
         check_name(name)
@@ -77,11 +89,20 @@ def _files(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
 def check_name(name: str) -> None:
     """Refuse a name that could mean something outside the release, or print as something else.
 
-    Raises: IntegrityError: absolute, with `..`, a backslash, a drive, an empty part, or unprintable.
+    Raises: IntegrityError: absolute, with `..`, a backslash, a drive, an empty part, or
+        unprintable.
     """
     parts = name.split("/")
-    if any(part in {"", ".", ".."} for part in parts) or "\\" in name or _DRIVE.match(name) or not name.isprintable():
-        raise IntegrityError(f"the file name {name!r} is not allowed in a release", hint="it could lead out of the folder")
+    if (
+        any(part in {"", ".", ".."} for part in parts)
+        or "\\" in name
+        or _DRIVE.match(name)
+        or not name.isprintable()
+    ):
+        raise IntegrityError(
+            f"the file name {name!r} is not allowed in a release",
+            hint="it could lead out of the folder",
+        )
 
 
 def read_limited(path: Path) -> bytes:
@@ -91,20 +112,29 @@ def read_limited(path: Path) -> bytes:
     """
     try:
         if path.is_symlink() or not path.is_file():
-            raise IntegrityError(f"{path.name} is missing" if not path.exists() else f"{path.name} is not a plain file")
+            raise IntegrityError(
+                f"{path.name} is missing"
+                if not path.exists()
+                else f"{path.name} is not a plain file"
+            )
         if path.stat().st_size > LARGEST_JSON:
-            raise IntegrityError(f"{path.name} has {path.stat().st_size} bytes, more than such a file can need")
+            raise IntegrityError(
+                f"{path.name} has {path.stat().st_size} bytes, more than such a file can need"
+            )
         return path.read_bytes()
     except OSError as error:
         raise IntegrityError(f"{path.name} cannot be read: {error.strerror}") from error
 
 
 def write_manifest(folder: Path, signer: str | None = None) -> Manifest:
-    """Write `manifest.json` for what lies in a folder now; an old manifest or signature is not counted as content.
+    """Write `manifest.json` for what lies in a folder now; an old manifest or signature is not
+    counted as content.
 
     Args: signer: the public key as PEM, where the folder is going to be signed.
     """
-    files = {name: ref for name, ref in hash_folder(folder).items() if name not in {MANIFEST, SIGNATURE}}
+    files = {
+        name: ref for name, ref in hash_folder(folder).items() if name not in {MANIFEST, SIGNATURE}
+    }
     manifest = Manifest(signer=signer, files=files)
     write_whole(folder / MANIFEST, (manifest.to_json() + "\n").encode())
     return manifest
@@ -122,19 +152,35 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def differences(wanted: Mapping[str, str], found: Mapping[str, FileRef]) -> tuple[str, ...]:
-    """A line for each file that is missing, changed or not named, given the digests that were promised and the files that are there."""
+    """A line for each file that is missing, changed or not named, given the digests that were
+    promised and the files that are there.
+    """
     lines = [f"{name} is missing" for name in sorted(wanted.keys() - found.keys())]
-    changed = sorted(name for name in wanted.keys() & found.keys() if wanted[name] != found[name].sha256)
-    lines += [f"{name} was changed (sha256 {found[name].sha256[:12]}, not {wanted[name][:12]})" for name in changed]
-    return (*lines, *(f"{name} is there but not listed" for name in sorted(found.keys() - wanted.keys())))
+    changed = sorted(
+        name for name in wanted.keys() & found.keys() if wanted[name] != found[name].sha256
+    )
+    lines += [
+        f"{name} was changed (sha256 {found[name].sha256[:12]}, not {wanted[name][:12]})"
+        for name in changed
+    ]
+    return (
+        *lines,
+        *(f"{name} is there but not listed" for name in sorted(found.keys() - wanted.keys())),
+    )
 
 
 def check_manifest(manifest: Manifest, found: Mapping[str, FileRef]) -> tuple[str, ...]:
     """What differs between a manifest and the files of its folder; nothing when all is as written."""
     content = {name: ref for name, ref in found.items() if name not in {MANIFEST, SIGNATURE}}
     lines = differences({name: ref.sha256 for name, ref in manifest.files.items()}, content)
-    same = {name: ref for name, ref in manifest.files.items() if name in content and content[name].sha256 == ref.sha256}
+    same = {
+        name: ref
+        for name, ref in manifest.files.items()
+        if name in content and content[name].sha256 == ref.sha256
+    }
     sizes = [
-        f"{name} has {content[name].size} bytes, not {ref.size}" for name, ref in sorted(same.items()) if content[name].size != ref.size
+        f"{name} has {content[name].size} bytes, not {ref.size}"
+        for name, ref in sorted(same.items())
+        if content[name].size != ref.size
     ]
     return (*lines, *sizes)

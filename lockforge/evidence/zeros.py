@@ -1,4 +1,6 @@
-"""What makes a stored pruning impossible: counts that cannot be, networks that were not there, zeros that the weights do not have."""
+"""What makes a stored pruning impossible: counts that cannot be, networks that were not there,
+zeros that the weights do not have.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,17 +18,32 @@ _NOT_BELOW_0 = ("source_loss", "between", "within", "penalty", "primal", "dual")
 
 
 def pruning_faults(report: Report) -> tuple[str, ...]:
-    """Where the records of pruning fit neither themselves nor the networks of the report; one line each."""
-    return (*(fault for start, pruning in report.pruned.items() for fault in _of_one(start, pruning)), *_of_subjects(report))
+    """Where the records of pruning fit neither themselves nor the networks of the report; one line
+    each.
+    """
+    return (
+        *(fault for start, pruning in report.pruned.items() for fault in _of_one(start, pruning)),
+        *_of_subjects(report),
+    )
 
 
 def _of_subjects(report: Report) -> Iterator[str]:
-    """Prunings of networks that are not there or have no lock, and ablations of which nobody knows how they were pruned."""
+    """Prunings of networks that are not there or have no lock, and ablations of which nobody knows
+    how they were pruned.
+    """
     ablations = {f"{ABLATION}{one.name}" for one in report.subjects.ablations}
     strangers = sorted(report.pruned.keys() - ablations - {"release"})
-    yield from (f"pruned.{start}: the report has no such network, or it is one without a weight lock" for start in strangers)
-    yield from (f"{start} was audited, but it is not told how it was pruned" for start in sorted(ablations - report.pruned.keys()))
-    release, twin = ((one.architecture, one.weights) for one in (report.subjects.release, report.subjects.twin))
+    yield from (
+        f"pruned.{start}: the report has no such network, or it is one without a weight lock"
+        for start in strangers
+    )
+    yield from (
+        f"{start} was audited, but it is not told how it was pruned"
+        for start in sorted(ablations - report.pruned.keys())
+    )
+    release, twin = (
+        (one.architecture, one.weights) for one in (report.subjects.release, report.subjects.twin)
+    )
     if "release" in report.pruned and report.pruned["release"].sparsity > 0 and release == twin:
         yield "pruned.release: the release is said to be pruned, and to be its own twin, which was not"
 
@@ -34,7 +51,11 @@ def _of_subjects(report: Report) -> Iterator[str]:
 def _of_one(start: str, pruning: Pruning) -> Iterator[str]:
     """More zeros than weights, a layer told twice, losses, traces and distances below 0."""
     names = Counter(layer.name for layer in pruning.layers)
-    yield from (f"pruned.{start}: the layer {name} is told {count} times" for name, count in names.items() if count > 1)
+    yield from (
+        f"pruned.{start}: the layer {name} is told {count} times"
+        for name, count in names.items()
+        if count > 1
+    )
     yield from (
         f"pruned.{start}: {layer.name} has {layer.zeros} zeros among {layer.weights} weights"
         for layer in pruning.layers

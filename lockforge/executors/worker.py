@@ -1,7 +1,8 @@
 """A worker: does one piece after the other as it is told, until nobody is there to tell it.
 
-As a program (`python -m lockforge.executors.worker`) it reads requests from standard input, a line each, and writes outcomes to standard
-output; whatever else is printed goes to standard error. When standard input ends, it ends at once, whatever it is doing.
+As a program (`python -m lockforge.executors.worker`) it reads requests from standard input, a line
+each, and writes outcomes to standard output; whatever else is printed goes to standard error. When
+standard input ends, it ends at once, whatever it is doing.
 """
 
 import os
@@ -19,9 +20,9 @@ from typing import Any
 import torch
 
 from lockforge.errors import BUG, LockForgeError, memory_ran_out
-from lockforge.executors.messages import Request, answer, asked, refuse
+from lockforge.executors._messages import Request, answer, asked, refuse
 from lockforge.files import Files, cache_folder
-from lockforge.pieces import Piece, do_piece
+from lockforge.jobs import Task, run_task
 from lockforge.runs import Work, file_refs
 
 
@@ -44,16 +45,18 @@ _DESK = _Desk()
 
 
 def carry_out(text: str) -> str:
-    """Do what a line asks for. Returns: the outcome as a line; errors that were raised on purpose, and want of memory, are outcomes too."""
+    """Do what a line asks for. Returns: the outcome as a line; errors that were raised on purpose,
+    and want of memory, are outcomes too.
+    """
     try:
         request = asked(text)
         torch.set_num_threads(request.threads)
         with ExitStack() as stack:
             work = request.work if request.share is None else _with_own_files(request, stack)
             before = _DESK.prepare(request, work)
-            done = do_piece(request.spread, before, 0, Piece(request.inputs, work))
+            done = run_task(request.spread, before, 0, Task(request.inputs, work))
             if request.share is not None:
-                from lockforge.executors.share import push
+                from lockforge.executors._share import push
 
                 push(request.share, work.files, file_refs(done.result))
             return answer(done.result, done.seconds)
@@ -67,8 +70,10 @@ def carry_out(text: str) -> str:
 
 
 def _with_own_files(request: Request, stack: ExitStack) -> Work:
-    """Work with this machine's own files, in the user's cache folder, where those that the piece needs have been fetched."""
-    from lockforge.executors.share import pull
+    """Work with this machine's own files, in the user's cache folder, where those that the piece
+    needs have been fetched.
+    """
+    from lockforge.executors._share import pull
 
     files = Files(cache_folder() / "files")
     pull(str(request.share), files, file_refs((*request.spread.shared, *request.inputs)))

@@ -1,7 +1,8 @@
-"""A release as an OCI image layout (image-spec v1.1), so that registries and their tools can carry it. Media types: docs/export.md.
+"""A release as an OCI image layout (image-spec v1.1), so that registries and their tools can carry
+it. Media types: docs/export.md.
 
-One manifest: each file of the release is a layer under its own name, nothing is packed, and the configuration is the empty one. No time
-is in it: the same release gives the same bytes.
+One manifest: each file of the release is a layer under its own name, nothing is packed, and the
+configuration is the empty one. No time is in it: the same release gives the same bytes.
 """
 
 import hashlib
@@ -40,14 +41,23 @@ def check_layout_place(out: Path) -> None:
 
     Raises: ResourceError: something else is there.
     """
-    if out.is_symlink() or (out.exists() and not (out / "oci-layout").is_file() and not (out.is_dir() and not any(out.iterdir()))):
-        raise ResourceError(f"{out} exists and is no OCI layout", hint="give another --oci; only a layout is replaced")
+    if out.is_symlink() or (
+        out.exists()
+        and not (out / "oci-layout").is_file()
+        and not (out.is_dir() and not any(out.iterdir()))
+    ):
+        raise ResourceError(
+            f"{out} exists and is no OCI layout",
+            hint="give another --oci; only a layout is replaced",
+        )
 
 
 def write_layout(release: Path, out: Path) -> str:
-    """Write the layout of a release folder beside its place and rename it. Returns: the manifest's digest, as `sha256:...`.
+    """Write the layout of a release folder beside its place and rename it. Returns: the manifest's
+    digest, as `sha256:...`.
 
-    Raises: ResourceError: the disk refuses, or something else is there. IntegrityError: a link or a forbidden name in the release.
+    Raises: ResourceError: the disk refuses, or something else is there. IntegrityError: a link or a
+        forbidden name in the release.
     """
     check_layout_place(out)
     files = hash_folder(release)
@@ -58,10 +68,17 @@ def write_layout(release: Path, out: Path) -> str:
             "mediaType": MANIFEST,
             "artifactType": ARTIFACT,
             "config": _descriptor(EMPTY, empty),
-            "layers": [{**_descriptor(_kind(name), ref), "annotations": {TITLE: name}} for name, ref in files.items()],
+            "layers": [
+                {**_descriptor(_kind(name), ref), "annotations": {TITLE: name}}
+                for name, ref in files.items()
+            ],
         }
     ).encode()
-    entry = {**_descriptor(MANIFEST, _ref(manifest)), "artifactType": ARTIFACT, "annotations": {REFERENCE: "latest"}}
+    entry = {
+        **_descriptor(MANIFEST, _ref(manifest)),
+        "artifactType": ARTIFACT,
+        "annotations": {REFERENCE: "latest"},
+    }
     index = canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}).encode()
     with whole_folder(out, "the OCI layout") as part:
         blobs = part / "blobs" / "sha256"

@@ -1,6 +1,8 @@
-"""model.onnx: the same network for any runtime, dead edges dropped, nothing of this machine in it, compared before it is believed.
+"""model.onnx: the same network for any runtime, dead edges dropped, nothing of this machine in it,
+compared before it is believed.
 
-Input `pixels` f32 (batch, c, h, w), normalised as preprocessing.json says; output `logits` f32 (batch, k). The batch axis is free.
+Input `pixels` f32 (batch, c, h, w), normalised as preprocessing.json says; output `logits` f32
+(batch, k). The batch axis is free.
 """
 
 import contextlib
@@ -15,15 +17,17 @@ from torch import Tensor
 
 from lockforge.errors import OutcomeError
 from lockforge.evidence.parity import Parity, compare, probe_inputs
+from lockforge.models.networks import load, prune_dead
+from lockforge.models.read_onnx import Runtime
 from lockforge.recipe import ExportRecipe
 from lockforge.records import AnyArchitecture
-from lockforge.spaces.black_box import Runtime
-from lockforge.spaces.networks import load, prune_dead
 
 NOT_CHECKED = "not checked: onnxruntime is not installed (pip install 'lockforge[cpu]')"
 
 
-def to_onnx(architecture: AnyArchitecture, tensors: dict[str, Tensor], recipe: ExportRecipe) -> bytes:
+def to_onnx(
+    architecture: AnyArchitecture, tensors: dict[str, Tensor], recipe: ExportRecipe
+) -> bytes:
     """The network as an ONNX file, checked by onnx's own checker.
 
     Every node's metadata is cleared: the exporter leaves stack traces with absolute paths there.
@@ -45,16 +49,24 @@ def to_onnx(architecture: AnyArchitecture, tensors: dict[str, Tensor], recipe: E
                 external_data=False,
                 verbose=False,
             )
-    except torch.onnx.OnnxExporterError as error:  # only a network that is made elsewhere does what cannot be traced
+    except (
+        torch.onnx.OnnxExporterError
+    ) as error:  # only a network that is made elsewhere does what cannot be traced
         told = (str(error).splitlines() or [""])[0]
-        raise OutcomeError(f"{architecture} cannot be written as ONNX: {told}", hint="set export.onnx: false") from error
+        raise OutcomeError(
+            f"{architecture} cannot be written as ONNX: {told}", hint="set export.onnx: false"
+        ) from error
     if program is None:
-        raise OutcomeError("torch.onnx gave no program", hint="set export.onnx: false and report this network")
+        raise OutcomeError(
+            "torch.onnx gave no program", hint="set export.onnx: false and report this network"
+        )
     return cleaned(program.model_proto.SerializeToString())
 
 
 def cleaned(data: bytes) -> bytes:
-    """An ONNX file without what its maker wrote about where it ran, checked by onnx's own checker, in one spelling."""
+    """An ONNX file without what its maker wrote about where it ran, checked by onnx's own checker,
+    in one spelling.
+    """
     model = onnx.load_model_from_string(data)
     _forget(model)
     onnx.checker.check_model(model, full_check=True)
@@ -68,8 +80,15 @@ def facts_of(data: bytes) -> dict[str, str]:
     return {"ONNX opset": str(opset), "ONNX IR version": str(model.ir_version)}
 
 
-def parity_of(architecture: AnyArchitecture, tensors: dict[str, Tensor], data: bytes, recipe: ExportRecipe, seed: int) -> str:
-    """One line that says how far ONNX and torch are apart on seeded inputs, all at once and one alone.
+def parity_of(
+    architecture: AnyArchitecture,
+    tensors: dict[str, Tensor],
+    data: bytes,
+    recipe: ExportRecipe,
+    seed: int,
+) -> str:
+    """One line that says how far ONNX and torch are apart on seeded inputs, all at once and one
+    alone.
 
     Raises: OutcomeError: further than `evidence.parity` allows.
     """
@@ -83,7 +102,10 @@ def parity_of(architecture: AnyArchitecture, tensors: dict[str, Tensor], data: b
     for batch in (inputs[:1], inputs):
         found: Parity = compare(ours[: len(batch)], runtime.run(batch))
         if not found.same:
-            raise OutcomeError(f"the ONNX file answers differently: {found}", hint="try another export.opset, or export.onnx: false")
+            raise OutcomeError(
+                f"the ONNX file answers differently: {found}",
+                hint="try another export.opset, or export.onnx: false",
+            )
     return str(found)
 
 

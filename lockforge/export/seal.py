@@ -1,6 +1,8 @@
-"""The last step of a release, in its folder: digests keyed, bill of materials and card written, attested, signed.
+"""The last step of a release, in its folder: digests keyed, bill of materials and card written,
+attested, signed.
 
-What depends on who releases and when (keys, clock, versions) comes in here, after all stages: none of it can change an answer.
+What depends on who releases and when (keys, clock, versions) comes in here, after all stages: none
+of it can change an answer.
 """
 
 from collections.abc import Callable
@@ -14,12 +16,12 @@ from lockforge.evidence.keyed import keyed_report
 from lockforge.evidence.keyless import Keyless
 from lockforge.evidence.manifest import hash_folder, write_manifest
 from lockforge.evidence.signing import PrivateKey, sign_folder
-from lockforge.export.bom import BOM, versions_here, write_bom
-from lockforge.export.card import CARD, write_card
+from lockforge.export._bom import BOM, versions_here, write_bom
 from lockforge.export.onnx import facts_of
-from lockforge.export.report import page
 from lockforge.files import Files, write_whole
 from lockforge.records import Provenance, Report
+from lockforge.report.model_card import CARD, write_card
+from lockforge.report.page import page
 
 ONNX = "model.onnx"
 PROVENANCE = "provenance.json"  # holds times, which the bill of materials has nothing of
@@ -27,8 +29,8 @@ PROVENANCE = "provenance.json"  # holds times, which the bill of materials has n
 
 @dataclass(frozen=True)
 class Seal:
-    """Who releases: with a `key`, or `keyless` (Sigstore); neither leaves the release unsigned. `digest_key` None leaves the digests of the
-    data as they are.
+    """Who releases: with a `key`, or `keyless` (Sigstore); neither leaves the release unsigned.
+    `digest_key` None leaves the digests of the data as they are.
     """
 
     key: PrivateKey | None
@@ -42,11 +44,18 @@ def sealing(seal: Seal, files: Files, circumstances: Provenance) -> Callable[[Pa
     return lambda folder: seal_release(folder, seal, files, circumstances, datetime.now(UTC))
 
 
-def seal_release(folder: Path, seal: Seal, files: Files, circumstances: Provenance, now: datetime) -> None:
-    """Finish the folder of a release. Args: files: where the embeddings lie that report.html draws. now: the time to attest."""
+def seal_release(
+    folder: Path, seal: Seal, files: Files, circumstances: Provenance, now: datetime
+) -> None:
+    """Finish the folder of a release. Args: files: where the embeddings lie that report.html draws.
+    now: the time to attest.
+    """
     report = Report.from_json((folder / "report.json").read_bytes())
     if seal.digest_key is not None:
-        vectors = [[float(value) for value in files.get_arrays(one.vector)["fisher"]] for one in report.embeddings]
+        vectors = [
+            [float(value) for value in files.get_arrays(one.vector)["fisher"]]
+            for one in report.embeddings
+        ]
         report = keyed_report(report, seal.digest_key)
         write_whole(folder / "report.json", report.to_json().encode())
         write_whole(folder / "report.html", page(report, vectors).encode())
@@ -59,7 +68,10 @@ def seal_release(folder: Path, seal: Seal, files: Files, circumstances: Provenan
         write_manifest(folder)
         return
     code = CodeVersion(lockforge=made_by, commit=circumstances.commit)
-    write_whole(folder / ATTESTATION, attest(report, hash_folder(folder), code, now.strftime("%Y-%m-%dT%H:%M:%SZ"), seal.key))
+    write_whole(
+        folder / ATTESTATION,
+        attest(report, hash_folder(folder), code, now.strftime("%Y-%m-%dT%H:%M:%SZ"), seal.key),
+    )
     if seal.keyless:
         seal.keyless.sign_folder(folder)
     elif seal.key:

@@ -11,9 +11,8 @@ from lockforge.evidence.manifest import MANIFEST, write_manifest
 from lockforge.evidence.statistics import target_tests
 from lockforge.export.int8 import INT8, check_int8, measured, to_int8
 from lockforge.export.onnx import parity_of, to_onnx
-from lockforge.export.report import page
-from lockforge.export.weights import write_weights
 from lockforge.files import Files, whole_folder, write_whole
+from lockforge.models.weights import write_weights
 from lockforge.recipe import Recipe, to_yaml
 from lockforge.records import (
     Artifact,
@@ -28,6 +27,7 @@ from lockforge.records import (
     WeightLock,
     canonical_json,
 )
+from lockforge.report.page import page
 from lockforge.runs import Work, stage
 
 NOT_ASKED = "not checked: the recipe asks for no ONNX"
@@ -45,12 +45,16 @@ def export_artifact(
     *,
     work: Work,
 ) -> Artifact:
-    """The files of a release. Nothing of the owner's data is in them but class names, counts, digests and channel means.
+    """The files of a release. Nothing of the owner's data is in them but class names, counts,
+    digests and channel means.
 
-    Raises: OutcomeError: the ONNX file answers otherwise than the weights. ResourceError: int8 is asked for without onnxruntime.
+    Raises: OutcomeError: the ONNX file answers otherwise than the weights. ResourceError: int8 is
+        asked for without onnxruntime.
     """
     release, source = subjects.release, roles.source
-    content: dict[str, bytes] = {"model.safetensors": write_weights(release, source, recipe, work.files)}
+    content: dict[str, bytes] = {
+        "model.safetensors": write_weights(release, source, recipe, work.files)
+    }
     parity, int8 = NOT_ASKED, None
     if recipe.export.int8:
         check_int8()
@@ -59,7 +63,9 @@ def export_artifact(
         tensors = work.files.get_tensors(release.weights)
         content["model.onnx"] = to_onnx(release.architecture, tensors, recipe.export)
         work.report(2, 4, "comparing ONNX with the weights")
-        parity = parity_of(release.architecture, tensors, content["model.onnx"], recipe.export, recipe.seed)
+        parity = parity_of(
+            release.architecture, tensors, content["model.onnx"], recipe.export, recipe.seed
+        )
     if recipe.export.int8:
         train, test = (load_pool(source, split, work.files) for split in ("train", "test"))
         content[INT8] = to_int8(content["model.onnx"], train, recipe.seed)
@@ -81,10 +87,14 @@ def export_artifact(
     )
     work.report(3, 4, "writing the report")
     content["report.json"] = report.to_json().encode()
-    content["report.html"] = page(report, [[float(value) for value in vector] for vector in vectors]).encode()
+    content["report.html"] = page(
+        report, [[float(value) for value in vector] for vector in vectors]
+    ).encode()
     content["recipe.yaml"] = to_yaml(recipe).encode()
     content["preprocessing.json"] = _preprocessing(source, recipe)
-    content["labels.json"] = (json.dumps(list(source.classes), ensure_ascii=False, indent=1) + "\n").encode()
+    content["labels.json"] = (
+        json.dumps(list(source.classes), ensure_ascii=False, indent=1) + "\n"
+    ).encode()
     files = {name: work.files.put(data) for name, data in content.items()}
     return Artifact(report=files["report.json"], files=files)
 
@@ -97,26 +107,50 @@ def check_place(out: Path) -> None:
     if out.is_symlink():
         raise ResourceError(f"{out} is a link", hint="give the folder itself")
     if out.absolute() == Path.cwd():
-        raise ResourceError(f"{out} is the folder you are in: it cannot be replaced whole", hint="give the release a folder of its own")
+        raise ResourceError(
+            f"{out} is the folder you are in: it cannot be replaced whole",
+            hint="give the release a folder of its own",
+        )
     try:
-        taken = out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir()))
+        taken = (
+            out.exists()
+            and not (out / MANIFEST).is_file()
+            and not (out.is_dir() and not any(out.iterdir()))
+        )
     except OSError as error:
-        raise ResourceError(f"{out} cannot be read: {error.strerror}", hint="give a folder you may read and write") from error
+        raise ResourceError(
+            f"{out} cannot be read: {error.strerror}", hint="give a folder you may read and write"
+        ) from error
     if taken:
-        raise ResourceError(f"{out} exists and is no LockForge release", hint="give another --out; only a release is replaced")
+        raise ResourceError(
+            f"{out} exists and is no LockForge release",
+            hint="give another --out; only a release is replaced",
+        )
 
 
-def lay_out(artifact: Artifact, files: Files, out: Path, provenance: Provenance, sign: Callable[[Path], None] | None) -> Path:
+def lay_out(
+    artifact: Artifact,
+    files: Files,
+    out: Path,
+    provenance: Provenance,
+    sign: Callable[[Path], None] | None,
+) -> Path:
     """Write the folder beside its place, sign it there, and rename it: what is at `out` is whole.
 
-    Args: sign: finishes the folder, manifest and signature included (see `seal.sealing`); None leaves it as it is, with a manifest only.
+    Args: sign: finishes the folder, manifest and signature included (see `seal.sealing`); None
+        leaves it as it is, with a manifest only.
     Raises: ResourceError: the disk refuses, or something else is there.
     """
     check_place(out)
     with whole_folder(out, "the release") as part:
         for name, ref in artifact.files.items():
             write_whole(part / name, files.get(ref))
-        write_whole(part / "provenance.json", (json.dumps(provenance.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode())
+        write_whole(
+            part / "provenance.json",
+            (
+                json.dumps(provenance.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
+            ).encode(),
+        )
         if sign:
             sign(part)
         else:
@@ -137,7 +171,11 @@ def _preprocessing(source: ImageSet, recipe: Recipe) -> bytes:
         "input": "pixels",
         "shape": ["batch", c, h, w],
         "channels": "grey" if c == 1 else "RGB",
-        "resize": {"width": w, "height": h, "kernel": "bilinear with antialiasing, 8 bits, as Pillow's Image.resize(..., BILINEAR)"},
+        "resize": {
+            "width": w,
+            "height": h,
+            "kernel": "bilinear with antialiasing, 8 bits, as Pillow's Image.resize(..., BILINEAR)",
+        },
         "value_range": [0, 255],
         "scale": "divide by 255, subtract mean, divide by std, channel by channel",
         "mean": list(source.mean),

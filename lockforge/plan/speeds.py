@@ -1,44 +1,56 @@
-"""From counted work to seconds: how fast this machine trains, passes and asks, and the arithmetic between.
+"""From counted work to seconds: how fast this machine trains, passes and asks, and the arithmetic
+between.
 
-A step of one network on b examples takes step + b example seconds; K networks in a stack take step + K (member + b example). A training
-takes `start` more, once: building it, its optimiser, its last look. That is a model: caches, and neighbours on the machine, are not in it.
+A step of one network on b examples takes step + b example seconds; K networks in a stack take step
++ K (member + b example). A training takes `start` more, once: building it, its optimiser, its last
+look. That is a model: caches, and neighbours on the machine, are not in it.
 """
 
 import heapq
 from collections.abc import Callable, Iterable
 from math import ceil
 
-from lockforge.engine.effort import Effort, Fits
+from lockforge.engine.workload import TrainingCost, Workload
 from lockforge.records import Record
 
-LOW, HIGH = 0.45, 1.7  # of an estimate: the range that is shown beside it; docs/plan.md says where it comes from
+LOW, HIGH = (
+    0.45,
+    1.7,
+)  # of an estimate: the range that is shown beside it; docs/plan.md says where it comes from
 
 Groups = Callable[[int, int], tuple[int, ...]]
 """(examples a step, trainings at once) -> how many go into each stack."""
 
 
 class Steps(Record):
-    """Seconds of trainings of one kind. `start`: of each; `step`: of a step; `member`: of a step and network; `example`: of an example."""
+    """Seconds of trainings of one kind. `start`: of each; `step`: of a step; `member`: of a step
+    and network; `example`: of an example.
+    """
 
     start: float
     step: float
     member: float = 0.0
     example: float
 
-    def of(self, fits: Fits, together: int = 1) -> float:
-        """Of as many trainings as go together, one after another or as one stack; without validation."""
+    def of(self, fits: TrainingCost, together: int = 1) -> float:
+        """Of as many trainings as go together, one after another or as one stack; without
+        validation.
+        """
         each = self.step + together * (self.member + fits.examples * self.example)
         return together * self.start + fits.steps * fits.gradients * each
 
 
 class Speeds(Record):
-    """What was measured here, in seconds: trainings alone on all threads, and one of `workers` at once on a thread each; pictures passed.
+    """What was measured here, in seconds: trainings alone on all threads, and one of `workers` at
+    once on a thread each; images passed.
 
-    `begun`: what the first training of a program takes longer than others. `stack` is missing where networks of this size are not stacked.
-    `random_cell`: a step of a random cell in steps of the typical one. `thought`: of a search, what comes before its first training;
-    `belief`: each reckoning between trainings. `export`: the ONNX file and its check.
-    Bytes: `saved`, what a step keeps of one example for its backward pass; `weights`, all parameters; `resident` and `most_resident`, of
-    this program when all was measured, and the most until then. `operations`: of the network and a picture, as `spaces.flops` counts them.
+    `begun`: what the first training of a program takes longer than others. `stack` is missing where
+    networks of this size are not stacked. `random_cell`: a step of a random cell in steps of the
+    typical one. `thought`: of a search, what comes before its first training; `belief`: each
+    reckoning between trainings. `export`: the ONNX file and its check.
+    Bytes: `saved`, what a step keeps of one example for its backward pass; `weights`, all
+    parameters; `resident` and `most_resident`, of this program when all was measured, and the most
+    until then. `operations`: of the network and an image, as `spaces.flops` counts them.
     """
 
     workers: int
@@ -64,14 +76,18 @@ class Speeds(Record):
     calibrated: dict[str, str]
 
     def scaled(self, operations: int) -> "Speeds":
-        """Of a network with so many operations a picture: examples take longer in proportion, what comes with every step does not."""
+        """Of a network with so many operations an image: examples take longer in proportion, what
+        comes with every step does not.
+        """
         by = operations / self.operations if self.operations and operations else 1.0
         grown = {
             name: one.model_copy(update={"example": one.example * by})
             for name in ("alone", "side", "stack")
             if (one := getattr(self, name))
         }
-        return self.model_copy(update={**grown, "forward": self.forward * by, "forward_side": self.forward_side * by})
+        return self.model_copy(
+            update={**grown, "forward": self.forward * by, "forward_side": self.forward_side * by}
+        )
 
     def with_cells(self, by: float) -> "Speeds":
         """Of cells that take so many times as long to train one by one, steps and examples alike."""
@@ -81,25 +97,42 @@ class Speeds(Record):
         }
         return self.model_copy(update=grown)
 
-    def seconds(self, effort: Effort) -> float:
+    def seconds(self, effort: Workload) -> float:
         """Of work that has the machine for itself."""
-        passes = {"network": self.forward, "probe": self.probe, "fisher": self.fisher, "restyled": self.restyled}
+        passes = {
+            "network": self.forward,
+            "probe": self.probe,
+            "fisher": self.fisher,
+            "restyled": self.restyled,
+        }
         total = sum(passes[name] * count for name, count in (effort.passes or {}).items())
         for one in effort.fits:
             kind = self.head if one.of == "head" else self.alone
-            total += one.trainings * (kind.of(one) + (one.validated * self.forward if one.of == "network" else 0.0))
+            total += one.trainings * (
+                kind.of(one) + (one.validated * self.forward if one.of == "network" else 0.0)
+            )
         return total
 
-    def seconds_beside(self, effort: Effort, groups: Groups) -> float:
+    def seconds_beside(self, effort: Workload, groups: Groups) -> float:
         """Of one of several pieces of work that go on side by side, each on one thread."""
         total = (effort.passes or {}).get("network", 0) * self.forward_side
         for one in effort.fits:
             if one.of == "head":
                 total += one.trainings * self.head.of(one)
                 continue
-            sizes = groups(one.examples, one.together) if self.stack and one.together > 1 else (1,) * one.together
-            once = sum(self.stack.of(one, size) if self.stack and size > 1 else self.side.of(one) for size in sizes)
-            total += one.trainings / one.together * once + one.trainings * one.validated * self.forward_side
+            sizes = (
+                groups(one.examples, one.together)
+                if self.stack and one.together > 1
+                else (1,) * one.together
+            )
+            once = sum(
+                self.stack.of(one, size) if self.stack and size > 1 else self.side.of(one)
+                for size in sizes
+            )
+            total += (
+                one.trainings / one.together * once
+                + one.trainings * one.validated * self.forward_side
+            )
         return total
 
 

@@ -1,7 +1,9 @@
-"""Ageing evolution over cells, as in ArchLock: rank the population, mutate the fittest of a sample, drop the oldest, remember the best.
+"""Ageing evolution over cells, as in ArchLock: rank the population, mutate the fittest of a sample,
+drop the oldest, remember the best.
 
-Differs from the authors' code: fitness alone decides, no table is read. A cell whose output does not depend on its input is drawn again.
-The history holds a cell once, so that it can end as a short list.
+Differs from the authors' code: fitness alone decides, no table is read. A cell whose output does
+not depend on its input is drawn again. The history holds a cell once, so that it can end as a short
+list.
 """
 
 from collections import deque
@@ -22,7 +24,9 @@ from lockforge.spaces.cells import connected
 
 @dataclass(frozen=True)
 class Judgement:
-    """Of some cells: rank on the source, rank over the targets (None in S), fitness, and the questions asked."""
+    """Of some cells: rank on the source, rank over the targets (None in S), fitness, and the
+    questions asked.
+    """
 
     source_ranks: Int64[np.ndarray, " k"]
     target_ranks: Int64[np.ndarray, " k"] | None
@@ -34,19 +38,30 @@ Judge = Callable[[Sequence[Cell]], Judgement]
 Births = tuple[Callable[[], Cell], Callable[[Cell], Cell]]  # a first cell, and a child of a cell
 
 
-def judge_by(predictor: Predictor, source: Float[np.ndarray, "1 d"], targets: Float[np.ndarray, "t d"] | None, weight: float) -> Judge:
-    """A judge with fitness f = T_rank - weight S_rank (ArchLock, equation 5): good on the source, bad on the targets.
+def judge_by(
+    predictor: Predictor,
+    source: Float[np.ndarray, "1 d"],
+    targets: Float[np.ndarray, "t d"] | None,
+    weight: float,
+) -> Judge:
+    """A judge with fitness f = T_rank - weight S_rank (ArchLock, equation 5): good on the source,
+    bad on the targets.
 
-    Args: source: its embedding. targets: embeddings, simulated or real; None is S, where f = -S_rank. weight: lambda.
+    Args: source: its embedding. targets: embeddings, simulated or real; None is S, where f =
+        -S_rank. weight: lambda.
     """
 
     def judge(cells: Sequence[Cell]) -> Judgement:
         on_source = rank(predictor, cells, source)
         if targets is None:
-            return Judgement(on_source.ranks, None, -on_source.ranks.astype(np.float64), on_source.questions)
+            return Judgement(
+                on_source.ranks, None, -on_source.ranks.astype(np.float64), on_source.questions
+            )
         on_targets = rank(predictor, cells, targets)
         fitness = on_targets.ranks - weight * on_source.ranks
-        return Judgement(on_source.ranks, on_targets.ranks, fitness, on_source.questions + on_targets.questions)
+        return Judgement(
+            on_source.ranks, on_targets.ranks, fitness, on_source.questions + on_targets.questions
+        )
 
     return judge
 
@@ -68,15 +83,20 @@ def evolve(
     births: Births | None = None,
     tick: Callable[[int], None] | None = None,
 ) -> Evolved:
-    """Ageing evolution with the recipe's population, sample (drawn with replacement), history and steps.
+    """Ageing evolution with the recipe's population, sample (drawn with replacement), history and
+    steps.
 
-    Args: judge: ranks and fitness of a list of cells. space: where cells are drawn. births: how; None is uniformly, one edge of the parent
-        changed, and drawn again where the output does not depend on the input. tick: told of every step.
+    Args: judge: ranks and fitness of a list of cells. space: where cells are drawn. births: how;
+        None is uniformly, one edge of the parent changed, and drawn again where the output does not
+        depend on the input. tick: told of every step.
     Raises: RecipeError: a population larger than the space.
     """
     size = len(all_cells(space))
     if recipe.population > size:
-        raise RecipeError(f"search.population is {recipe.population}, but {space} has {size} cells", hint="the authors use 10")
+        raise RecipeError(
+            f"search.population is {recipe.population}, but {space} has {size} cells",
+            hint="the authors use 10",
+        )
     first, child_of = births or _births(space, generator)
     population = deque(first() for _ in range(recipe.population))
     history: tuple[Cell, ...] = ()
@@ -105,8 +125,12 @@ def fittest(cells: Sequence[Cell], judged: Judgement) -> tuple[Cell, ...]:
     return tuple(cells[i] for i in order)
 
 
-def _remember(history: tuple[Cell, ...], cell: Cell, judge: Judge, size: int) -> tuple[tuple[Cell, ...], int]:
-    """The history with one more cell, cut to the fittest when it is full, and the questions that took."""
+def _remember(
+    history: tuple[Cell, ...], cell: Cell, judge: Judge, size: int
+) -> tuple[tuple[Cell, ...], int]:
+    """The history with one more cell, cut to the fittest when it is full, and the questions that
+    took.
+    """
     if cell in history:
         return history, 0
     history = (*history, cell)
@@ -124,7 +148,9 @@ def _births(space: str, generator: np.random.Generator) -> Births:
 
 
 def _connected(draw: Callable[[], Cell]) -> Cell:
-    """Draw until the cell's output depends on its input: more than half of all cells, and of every cell's neighbours some, do."""
+    """Draw until the cell's output depends on its input: more than half of all cells, and of every
+    cell's neighbours some, do.
+    """
     while True:
         cell = draw()
         if connected(cell):

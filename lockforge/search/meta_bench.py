@@ -1,8 +1,10 @@
-"""A small bench of real trainings: cells of a space, trained briefly on a few tasks, and what that says of every cell in general.
+"""A small bench of real trainings: cells of a space, trained briefly on a few tasks, and what that
+says of every cell in general.
 
-The prior of TU: a cell that is good on all tasks is no lock. No table and nothing of source or target is in it. One file a space,
-safetensors: `cells` int8 (m, 6) indices into the space's operations, `accuracy` f32 (t, m) in [0, 1] (NaN where a training diverged), and a
-card (JSON) that says of which tasks and how they were trained.
+The prior of TU: a cell that is good on all tasks is no lock. No table and nothing of source or
+target is in it. One file a space, safetensors: `cells` int8 (m, 6) indices into the space's
+operations, `accuracy` f32 (t, m) in [0, 1] (NaN where a training diverged), and a card (JSON) that
+says of which tasks and how they were trained.
 
 Shapes: m measured cells, k cells asked about, t tasks.
 """
@@ -21,7 +23,7 @@ from lockforge.errors import IntegrityError
 from lockforge.recipe import FitRecipe, NetworkRecipe
 from lockforge.records import EDGES, Cell, Digest, FileRef, ImageSet, Record
 from lockforge.runs import Work, stage
-from lockforge.search.short_training import ShortTrainings
+from lockforge.search._short_training import ShortTrainings
 from lockforge.search.surrogate import Surrogate, normal_scores
 from lockforge.spaces import ops_of
 
@@ -30,7 +32,9 @@ _REDO = "install LockForge again, or make one with `lockforge metabench`"
 
 
 class CellAccuracies(Record):
-    """Validation accuracy of some cells after a short training on one task; `accuracy` holds `accuracy` f64 (m,), NaN where it diverged."""
+    """Validation accuracy of some cells after a short training on one task; `accuracy` holds
+    `accuracy` f64 (m,), NaN where it diverged.
+    """
 
     images: Digest
     cells: tuple[Cell, ...]
@@ -45,7 +49,14 @@ class GatheredBench(Record):
 
 
 @stage(version=1)
-def measure_cells(images: ImageSet, network: NetworkRecipe, cells: tuple[Cell, ...], recipe: FitRecipe, *, work: Work) -> CellAccuracies:
+def measure_cells(
+    images: ImageSet,
+    network: NetworkRecipe,
+    cells: tuple[Cell, ...],
+    recipe: FitRecipe,
+    *,
+    work: Work,
+) -> CellAccuracies:
     """Train each cell briefly on one task; every result is stored as soon as it is known."""
 
     def told(count: int, said: str) -> None:
@@ -53,21 +64,32 @@ def measure_cells(images: ImageSet, network: NetworkRecipe, cells: tuple[Cell, .
 
     found = ShortTrainings(images, network, recipe, work, told).measure(cells)
     values = np.array([np.nan if value is None else value for value in found])
-    return CellAccuracies(images=images.digest, cells=cells, accuracy=work.files.put_arrays({"accuracy": values}))
+    return CellAccuracies(
+        images=images.digest, cells=cells, accuracy=work.files.put_arrays({"accuracy": values})
+    )
 
 
 @stage(version=1)
 def gather_bench(
-    measured: tuple[CellAccuracies, ...], names: tuple[str, ...], network: NetworkRecipe, recipe: FitRecipe, *, work: Work
+    measured: tuple[CellAccuracies, ...],
+    names: tuple[str, ...],
+    network: NetworkRecipe,
+    recipe: FitRecipe,
+    *,
+    work: Work,
 ) -> GatheredBench:
     """Put the tasks' measurements of the same cells into one file.
 
-    Args: names: of the tasks, for the card. network, recipe: how the cells were trained, for the card.
+    Args: names: of the tasks, for the card. network, recipe: how the cells were trained, for the
+        card.
     Raises: IntegrityError: the tasks were measured on different cells.
     """
     cells = measured[0].cells
     if any(task.cells != cells for task in measured):
-        raise IntegrityError("the tasks of a meta-bench were measured on different cells", hint="measure the same cells on every task")
+        raise IntegrityError(
+            "the tasks of a meta-bench were measured on different cells",
+            hint="measure the same cells on every task",
+        )
     table = np.stack([work.files.get_arrays(task.accuracy)["accuracy"] for task in measured])
     ranks = np.stack([normal_scores(np.nan_to_num(row, nan=-1.0)) for row in table])
     card = {
@@ -79,7 +101,8 @@ def gather_bench(
         "fit": recipe.model_dump(mode="json"),
         "diverged": int(np.isnan(table).sum()),
         "accuracy": {
-            name: [round(float(np.nanmin(row)), 4), round(float(np.nanmax(row)), 4)] for name, row in zip(names, table, strict=True)
+            name: [round(float(np.nanmin(row)), 4), round(float(np.nanmax(row)), 4)]
+            for name, row in zip(names, table, strict=True)
         },
         "agreement": np.corrcoef(ranks).round(3).tolist() if len(names) > 1 else [[1.0]],
     }
@@ -99,17 +122,23 @@ class MetaBench:
     card: Mapping[str, Any]
 
     def good_in_general(self, cells: Sequence[Cell]) -> Float[np.ndarray, " k"]:
-        """How good cells are on the bench's tasks, in [0, 1]: the share of `cells` that is expected to be worse.
+        """How good cells are on the bench's tasks, in [0, 1]: the share of `cells` that is expected
+        to be worse.
 
-        The mean over tasks of the measured cells' normal scores; a Gaussian process over the edges says it of the others.
+        The mean over tasks of the measured cells' normal scores; a Gaussian process over the edges
+        says it of the others.
         """
         everything = tuple(dict.fromkeys((*cells, *self.cells)))
         place = {cell: at for at, cell in enumerate(everything)}
-        mean = np.mean([normal_scores(np.nan_to_num(row, nan=-1.0)) for row in self.accuracy], axis=0)
+        mean = np.mean(
+            [normal_scores(np.nan_to_num(row, nan=-1.0)) for row in self.accuracy], axis=0
+        )
         measured: Int64[np.ndarray, " m"] = np.array([place[cell] for cell in self.cells])
         values = Surrogate(everything).fit(measured, mean).mean
         asked = np.array([values[place[cell]] for cell in cells])
-        worse: Float[np.ndarray, " k"] = np.searchsorted(np.sort(asked), asked, side="left") / max(1, len(cells) - 1)
+        worse: Float[np.ndarray, " k"] = np.searchsorted(np.sort(asked), asked, side="left") / max(
+            1, len(cells) - 1
+        )
         return worse
 
 
@@ -121,7 +150,8 @@ def packaged_bench(space: str) -> str:
 def load_meta_bench(space: str, data: bytes | None = None) -> MetaBench:
     """The meta-bench of a space, from the package or from given bytes.
 
-    Raises: IntegrityError: not a meta-bench, of another space, or with arrays that do not fit together; every fault is listed.
+    Raises: IntegrityError: not a meta-bench, of another space, or with arrays that do not fit
+        together; every fault is listed.
     """
     name = packaged_bench(space)
     if data is None:
@@ -131,14 +161,28 @@ def load_meta_bench(space: str, data: bytes | None = None) -> MetaBench:
         data = packaged.read_bytes()
     card, arrays = _read(data, name)
     if card.get("space") != space:
-        raise IntegrityError(f"this meta-bench is for {card.get('space')}, not for {space}", hint=f"give the one of {space}")
+        raise IntegrityError(
+            f"this meta-bench is for {card.get('space')}, not for {space}",
+            hint=f"give the one of {space}",
+        )
     ops = list(ops_of(space))
     codes, accuracy = arrays.get("cells", np.empty(0)), arrays.get("accuracy", np.empty(0))
     faults = []
-    if codes.ndim != 2 or codes.shape[1] != len(EDGES) or len(codes) < LEAST_CELLS or codes.dtype != np.int8:
-        faults.append(f"cells: {codes.dtype} {codes.shape} where int8 ({LEAST_CELLS} or more, {len(EDGES)}) is needed")
+    if (
+        codes.ndim != 2
+        or codes.shape[1] != len(EDGES)
+        or len(codes) < LEAST_CELLS
+        or codes.dtype != np.int8
+    ):
+        faults.append(
+            f"cells: {codes.dtype} {codes.shape} where int8 ({LEAST_CELLS} or more, "
+            f"{len(EDGES)}) is needed"
+        )
     elif codes.min() < 0 or codes.max() >= len(ops) or len(np.unique(codes, axis=0)) < len(codes):
-        faults.append(f"cells: operations {codes.min()} to {codes.max()} where 0 to {len(ops) - 1} are known, or a cell twice")
+        faults.append(
+            f"cells: operations {codes.min()} to {codes.max()} where 0 to {len(ops) - 1} are "
+            "known, or a cell twice"
+        )
     if accuracy.ndim != 2 or accuracy.shape[1] != len(codes) or not len(accuracy):
         faults.append(f"accuracy: {accuracy.shape} does not fit {len(codes)} cells")
     elif np.isinf(accuracy).any() or (accuracy < 0).any() or (accuracy > 1).any():
@@ -152,7 +196,9 @@ def load_meta_bench(space: str, data: bytes | None = None) -> MetaBench:
 def _save(codes: np.ndarray, accuracy: np.ndarray, card: Mapping[str, Any]) -> bytes:
     from safetensors.numpy import save
 
-    return save({"cells": codes, "accuracy": accuracy}, {"card": json.dumps(dict(card), sort_keys=True)})
+    return save(
+        {"cells": codes, "accuracy": accuracy}, {"card": json.dumps(dict(card), sort_keys=True)}
+    )
 
 
 def _read(data: bytes, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -163,8 +209,17 @@ def _read(data: bytes, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]
         arrays = dict(load(data))
         (length,) = struct.unpack("<Q", data[:8])
         card = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["card"])
-    except (SafetensorError, struct.error, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (
+        SafetensorError,
+        struct.error,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+    ) as error:
         raise IntegrityError(f"{name} is not a meta-bench: {error}", hint=_REDO) from error
     if not isinstance(card, dict):
-        raise IntegrityError(f"the card of {name} is {type(card).__name__}, not an object", hint=_REDO)
+        raise IntegrityError(
+            f"the card of {name} is {type(card).__name__}, not an object", hint=_REDO
+        )
     return card, arrays

@@ -1,10 +1,12 @@
 """The predictor: two cells and a task's embedding -> which cell is better there.
 
-Shapes: n questions, k cells, t tasks, e code of a cell (30 or 24), d entries of an embedding. Logits are natural log odds that the first
-cell is better; by construction asking the other way round gives exactly the opposite sign.
+Shapes: n questions, k cells, t tasks, e code of a cell (30 or 24), d entries of an embedding.
+Logits are natural log odds that the first cell is better; by construction asking the other way
+round gives exactly the opposite sign.
 
-One file a space, safetensors: the weights, the mean and spread of the log embeddings it was trained on, `tasks` (t, d), the embeddings of
-those tasks, and a card (JSON) that says how it was made and how well it does.
+One file a space, safetensors: the weights, the mean and spread of the log embeddings it was trained
+on, `tasks` (t, d), the embeddings of those tasks, and a card (JSON) that says how it was made and
+how well it does.
 """
 
 import hashlib
@@ -31,15 +33,19 @@ WIDTHS = (128, 64, 32, 16)
 Form = Literal["pair", "score"]
 _FLOOR = 1e-3  # of an embedding's mean entry: what is smaller is as good as nothing
 _LEAST_SPREAD = 0.05
-_REACH = 4.0  # spreads; a task farther out than this from those of the training is treated as if it were here
-_BLOCK = 1 << 12  # questions answered at once: 2 MB, which fits a core's cache and costs no fresh pages
+# spreads; a task farther out than this from those of the training is treated as if it were here
+_REACH = 4.0
+_BLOCK = (
+    1 << 12
+)  # questions answered at once: 2 MB, which fits a core's cache and costs no fresh pages
 
 
 class PairNetwork(nn.Module):
     """h(a, b, z): an MLP on [code of a, code of b, task]; the answer is h(a, b, z) - h(b, a, z).
 
-    Differs: the paper has two logits and a softmax, whose answer to (b, a) need not be the opposite of its answer to (a, b).
-    With `form="score"` h does not see its second cell, so that the answer is a difference of scores s(a, z) - s(b, z).
+    Differs: the paper has two logits and a softmax, whose answer to (b, a) need not be the opposite
+    of its answer to (a, b). With `form="score"` h does not see its second cell, so that the answer
+    is a difference of scores s(a, z) - s(b, z).
     """
 
     def __init__(self, code: int, dimension: int, form: Form, generator: torch.Generator) -> None:
@@ -54,10 +60,16 @@ class PairNetwork(nn.Module):
     def parts(
         self, codes: Float[Tensor, "k e"], tasks: Float[Tensor, "t d"]
     ) -> tuple[Float[Tensor, "k w"], Float[Tensor, "k w"], Float[Tensor, "t w"]]:
-        """The first layer is linear, so a cell's share of it (as first, as second) and a task's are worked out once and added up later."""
+        """The first layer is linear, so a cell's share of it (as first, as second) and a task's are
+        worked out once and added up later.
+        """
         first = self.layers[0]
-        as_first, as_second, of_task = first.weight.split([self.code, self.code, self.dimension], dim=1)  # type: ignore[operator]
-        second = codes @ as_second.T if self.form == "pair" else codes.new_zeros(len(codes), WIDTHS[0])
+        as_first, as_second, of_task = first.weight.split(
+            [self.code, self.code, self.dimension], dim=1
+        )  # type: ignore[operator]
+        second = (
+            codes @ as_second.T if self.form == "pair" else codes.new_zeros(len(codes), WIDTHS[0])
+        )
         return codes @ as_first.T, second, tasks @ of_task.T + first.bias
 
     def above(self, x: Float[Tensor, "n w"]) -> Float[Tensor, " n"]:
@@ -66,11 +78,17 @@ class PairNetwork(nn.Module):
             x = layer(torch.relu_(x))
         return x.squeeze(-1)
 
-    def forward(self, a: Float[Tensor, "n e"], b: Float[Tensor, "n e"], z: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    def forward(
+        self, a: Float[Tensor, "n e"], b: Float[Tensor, "n e"], z: Float[Tensor, "n d"]
+    ) -> Float[Tensor, " n"]:
         """The logits, question by question; z is as `Predictor.see` gives it."""
         first = self.layers[0]
-        seen_a, seen_b = (a, b) if self.form == "pair" else (torch.zeros_like(a), torch.zeros_like(b))
-        return self.above(first(torch.cat([a, seen_b, z], dim=1))) - self.above(first(torch.cat([b, seen_a, z], dim=1)))
+        seen_a, seen_b = (
+            (a, b) if self.form == "pair" else (torch.zeros_like(a), torch.zeros_like(b))
+        )
+        return self.above(first(torch.cat([a, seen_b, z], dim=1))) - self.above(
+            first(torch.cat([b, seen_a, z], dim=1))
+        )
 
 
 class ProbeMark(Record):
@@ -94,35 +112,53 @@ class Predictor:
     digest: str
 
     def see(self, vectors: Float[np.ndarray, "t d"]) -> Float[Tensor, "t d"]:
-        """Embeddings as the network wants them: log of the shape, standardised over the tasks of the training."""
+        """Embeddings as the network wants them: log of the shape, standardised over the tasks of
+        the training.
+        """
         return _standardised(vectors, self.centre, self.spread)
 
-    def ask(self, a: Sequence[Cell], b: Sequence[Cell], vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
+    def ask(
+        self, a: Sequence[Cell], b: Sequence[Cell], vectors: Float[np.ndarray, "n d"]
+    ) -> Float[np.ndarray, " n"]:
         """Logits that a[i] is better than b[i] on the task vectors[i]."""
         with torch.no_grad():
             codes = (torch.from_numpy(one_hot(cells, self.space)) for cells in (a, b))
             logits: Tensor = self.network(*codes, self.see(vectors))
         return logits.numpy()
 
-    def ask_all(self, cells: Sequence[Cell], vectors: Float[np.ndarray, "t d"]) -> Float[np.ndarray, "t k k"]:
-        """Logits of all ordered pairs on all tasks at once: entry [z, i, j] says how much better cells[i] is than cells[j].
+    def ask_all(
+        self, cells: Sequence[Cell], vectors: Float[np.ndarray, "t d"]
+    ) -> Float[np.ndarray, "t k k"]:
+        """Logits of all ordered pairs on all tasks at once: entry [z, i, j] says how much better
+        cells[i] is than cells[j].
 
-        Only pairs i < j are worked out; the others are their opposites, and a cell beside itself is exactly 0.
+        Only pairs i < j are worked out; the others are their opposites, and a cell beside itself is
+        exactly 0.
         """
         return self._answers(cells, self.see(vectors))
 
     def ask_typical(self, cells: Sequence[Cell]) -> Float[np.ndarray, "k k"]:
         """The same without an embedding: on the mean task of the training."""
-        typical: Float[np.ndarray, "k k"] = self._answers(cells, torch.zeros(1, self.network.dimension))[0]
+        typical: Float[np.ndarray, "k k"] = self._answers(
+            cells, torch.zeros(1, self.network.dimension)
+        )[0]
         return typical
 
-    def wins_over(self, cells: Sequence[Cell], panel: Sequence[Cell], vectors: Float[np.ndarray, "t d"] | None) -> Float[np.ndarray, " k"]:
-        """How many of a panel's cells each cell beats, the tasks added; a logit of exactly 0 is half a win. None: see `ask_typical`."""
+    def wins_over(
+        self, cells: Sequence[Cell], panel: Sequence[Cell], vectors: Float[np.ndarray, "t d"] | None
+    ) -> Float[np.ndarray, " k"]:
+        """How many of a panel's cells each cell beats, the tasks added; a logit of exactly 0 is
+        half a win. None: see `ask_typical`.
+        """
         seen = torch.zeros(1, self.network.dimension) if vectors is None else self.see(vectors)
         wins = torch.zeros(len(cells), dtype=torch.float64)
         with torch.no_grad():
-            first, second, task = self.network.parts(torch.from_numpy(one_hot(cells, self.space)), seen)
-            panel_first, panel_second, _ = self.network.parts(torch.from_numpy(one_hot(panel, self.space)), seen)
+            first, second, task = self.network.parts(
+                torch.from_numpy(one_hot(cells, self.space)), seen
+            )
+            panel_first, panel_second, _ = self.network.parts(
+                torch.from_numpy(one_hot(panel, self.space)), seen
+            )
             step = max(1, _BLOCK // len(panel))
             for start in range(0, len(cells), step):
                 part = slice(start, start + step)
@@ -132,8 +168,12 @@ class Predictor:
                     wins[part] += ((there > back).double() + 0.5 * (there == back).double()).sum(1)
         return wins.numpy()
 
-    def _answers(self, cells: Sequence[Cell], seen: Float[Tensor, "t d"]) -> Float[np.ndarray, "t k k"]:
-        """Copies of a cell share one answer: worked out twice, at two places of a batch, their last bits may differ."""
+    def _answers(
+        self, cells: Sequence[Cell], seen: Float[Tensor, "t d"]
+    ) -> Float[np.ndarray, "t k k"]:
+        """Copies of a cell share one answer: worked out twice, at two places of a batch, their last
+        bits may differ.
+        """
         places = {cell: place for place, cell in enumerate(dict.fromkeys(cells))}
         if len(places) < len(cells):
             at = [places[cell] for cell in cells]
@@ -142,7 +182,9 @@ class Predictor:
         logits = np.zeros((t, k, k), dtype=np.float32)
         i, j = np.triu_indices(k, 1)
         with torch.no_grad():
-            first, second, task = self.network.parts(torch.from_numpy(one_hot(cells, self.space)), seen)
+            first, second, task = self.network.parts(
+                torch.from_numpy(one_hot(cells, self.space)), seen
+            )
             step = max(1, _BLOCK // max(1, t))
             for start in range(0, len(i), step):
                 some_i, some_j = i[start : start + step], j[start : start + step]
@@ -156,37 +198,50 @@ class Predictor:
     def vector_of(self, embedding: TaskEmbedding, files: Files) -> Float[np.ndarray, " d"]:
         """The numbers of an embedding, checked to be of the kind this predictor was trained on.
 
-        Raises: IntegrityError: another probe, definition or length, or values that no Fisher diagonal has.
+        Raises: IntegrityError: another probe, definition or length, or values that no Fisher
+            diagonal has.
         """
         wanted = (self.mark.probe, _kind(self.mark.definition), self.tasks.shape[1])
         given = (embedding.probe, _kind(embedding.definition), embedding.dimension)
         faults = [
             f"{name}: the predictor was trained on {want!r}, this embedding has {have!r}"
-            for name, want, have in zip(("probe", "definition", "dimension"), wanted, given, strict=True)
+            for name, want, have in zip(
+                ("probe", "definition", "dimension"), wanted, given, strict=True
+            )
             if want != have
         ]
         if faults:
             raise IntegrityError(
                 f"the {self.space} predictor cannot read this task embedding",
                 faults=faults,
-                hint="embed with embed.probe: packaged, or train a predictor for your probe (docs/search.md)",
+                hint="embed with embed.probe: packaged, or train a predictor for your probe "
+                "(docs/search.md)",
             )
         vector = files.get_arrays(embedding.vector).get("fisher")
-        if vector is None or vector.shape != (embedding.dimension,) or not np.isfinite(vector).all() or (vector < 0).any():
+        if (
+            vector is None
+            or vector.shape != (embedding.dimension,)
+            or not np.isfinite(vector).all()
+            or (vector < 0).any()
+        ):
             raise IntegrityError(
-                f"the embedding of {embedding.images[:12]} does not hold {embedding.dimension} finite numbers >= 0",
+                f"the embedding of {embedding.images[:12]} does not hold {embedding.dimension} "
+                "finite numbers >= 0",
                 hint="remove the run that made it and embed again",
             )
         return np.asarray(vector, dtype=np.float64)
 
 
 def _kind(definition: str) -> str:
-    """Layers and loss of an embedding; what follows the first semicolon and `; head` says how long the head was trained."""
+    """Layers and loss of an embedding; what follows the first semicolon and `; head` says how long
+    the head was trained.
+    """
     return definition.split("; head", maxsplit=1)[0]
 
 
 def log_shape(vectors: Float[np.ndarray, "t d"]) -> Float[Tensor, "t d"]:
-    """log(z / mean z + 0.001): an embedding's shape, whatever its length; entries below zero (the paper's construction) count as zero.
+    """log(z / mean z + 0.001): an embedding's shape, whatever its length; entries below zero (the
+    paper's construction) count as zero.
 
     >>> log_shape(np.array([[1.0, 3.0], [10.0, 30.0]]))
     tensor([[-0.6911,  0.4061],
@@ -196,11 +251,15 @@ def log_shape(vectors: Float[np.ndarray, "t d"]) -> Float[Tensor, "t d"]:
     return torch.from_numpy(np.log(kept / kept.mean(1, keepdims=True) + _FLOOR)).to(torch.float32)
 
 
-def _standardised(vectors: Float[np.ndarray, "n d"], centre: Float[Tensor, " d"], spread: Float[Tensor, " d"]) -> Float[Tensor, "n d"]:
+def _standardised(
+    vectors: Float[np.ndarray, "n d"], centre: Float[Tensor, " d"], spread: Float[Tensor, " d"]
+) -> Float[Tensor, "n d"]:
     return ((log_shape(vectors) - centre) / spread).clamp(-_REACH, _REACH)
 
 
-def standardised(vectors: Float[np.ndarray, "n d"], tasks: Float[np.ndarray, "t d"]) -> Float[Tensor, "n d"]:
+def standardised(
+    vectors: Float[np.ndarray, "n d"], tasks: Float[np.ndarray, "t d"]
+) -> Float[Tensor, "n d"]:
     """Embeddings as a network sees them that was trained on `tasks`."""
     return _standardised(vectors, *standardise(tasks))
 
@@ -211,15 +270,22 @@ def standardise(tasks: Float[np.ndarray, "t d"]) -> tuple[Float[Tensor, " d"], F
     return shapes.mean(0), shapes.std(0, correction=0).clamp_min(_LEAST_SPREAD)
 
 
-def save_predictor(network: PairNetwork, tasks: Float[np.ndarray, "t d"], card: Mapping[str, Any]) -> bytes:
+def save_predictor(
+    network: PairNetwork, tasks: Float[np.ndarray, "t d"], card: Mapping[str, Any]
+) -> bytes:
     """One file: weights, tasks and card. The card needs `space`, `probe`, `definition` and `form`."""
     from safetensors.torch import save
 
     centre, spread = standardise(tasks)
     bank = torch.from_numpy(np.ascontiguousarray(tasks, dtype=np.float32))
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
+    }
     text = json.dumps(dict(card), sort_keys=True)
-    return save({**tensors, "centre": centre.contiguous(), "spread": spread.contiguous(), "tasks": bank}, {"card": text})
+    return save(
+        {**tensors, "centre": centre.contiguous(), "spread": spread.contiguous(), "tasks": bank},
+        {"card": text},
+    )
 
 
 def packaged_name(space: str) -> str:
@@ -230,17 +296,24 @@ def packaged_name(space: str) -> str:
 def load_predictor(space: str, data: bytes | None = None) -> Predictor:
     """The predictor of a space, from the package or from given bytes.
 
-    Raises: IntegrityError: not a predictor, of another space, or with tensors of other names, shapes or values; every fault is listed.
+    Raises: IntegrityError: not a predictor, of another space, or with tensors of other names,
+        shapes or values; every fault is listed.
     """
     name = packaged_name(space)
     if data is None:
         packaged = package_files("lockforge.search").joinpath(name)
         if not packaged.is_file():
-            raise IntegrityError(f"this installation has no {name}", hint="install LockForge again, or train a predictor with metatrain")
+            raise IntegrityError(
+                f"this installation has no {name}",
+                hint="install LockForge again, or train a predictor with metatrain",
+            )
         data = packaged.read_bytes()
     card, tensors = _read(data, name)
     if card["space"] != space:
-        raise IntegrityError(f"this predictor is for {card['space']}, not for {space}", hint=f"give the predictor of {space}")
+        raise IntegrityError(
+            f"this predictor is for {card['space']}, not for {space}",
+            hint=f"give the predictor of {space}",
+        )
     tasks = tensors.pop("tasks", torch.empty(0))
     dimension = tasks.shape[1] if tasks.dim() == 2 else 0
     network = PairNetwork(code_width(space), dimension, card["form"], torch.Generator())
@@ -248,11 +321,22 @@ def load_predictor(space: str, data: bytes | None = None) -> Predictor:
     faults = _faults(network, tensors, centre, spread, tasks)
     if faults:
         raise IntegrityError(
-            f"{name} is not a predictor for {space}", faults=faults, hint="install LockForge again, or train a predictor with metatrain"
+            f"{name} is not a predictor for {space}",
+            faults=faults,
+            hint="install LockForge again, or train a predictor with metatrain",
         )
     network.load_state_dict(tensors)
     mark = ProbeMark.from_json(json.dumps({key: card[key] for key in ("probe", "definition")}))
-    return Predictor(space, network.eval(), centre, spread, tasks.double().numpy(), mark, card, hashlib.sha256(data).hexdigest())
+    return Predictor(
+        space,
+        network.eval(),
+        centre,
+        spread,
+        tasks.double().numpy(),
+        mark,
+        card,
+        hashlib.sha256(data).hexdigest(),
+    )
 
 
 def code_width(space: str) -> int:
@@ -264,7 +348,13 @@ def code_width(space: str) -> int:
     return len(EDGES) * len(ops_of(space))
 
 
-def _faults(network: PairNetwork, tensors: Mapping[str, Tensor], centre: Tensor, spread: Tensor, tasks: Tensor) -> list[str]:
+def _faults(
+    network: PairNetwork,
+    tensors: Mapping[str, Tensor],
+    centre: Tensor,
+    spread: Tensor,
+    tasks: Tensor,
+) -> list[str]:
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     faults = [
@@ -274,8 +364,13 @@ def _faults(network: PairNetwork, tensors: Mapping[str, Tensor], centre: Tensor,
     ]
     dimension = network.dimension
     if dimension == 0 or centre.shape != (dimension,) or spread.shape != (dimension,):
-        faults.append(f"tasks {tuple(tasks.shape)}, centre {tuple(centre.shape)} and spread {tuple(spread.shape)} do not fit together")
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in (*tensors.values(), centre, spread, tasks)):
+        faults.append(
+            f"tasks {tuple(tasks.shape)}, centre {tuple(centre.shape)} and spread "
+            f"{tuple(spread.shape)} do not fit together"
+        )
+    if not all(
+        bool(torch.isfinite(tensor).all()) for tensor in (*tensors.values(), centre, spread, tasks)
+    ):
         faults.append("a number is not finite")
     return faults
 
@@ -289,11 +384,19 @@ def _read(data: bytes, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         tensors = dict(load(data))
         (length,) = struct.unpack("<Q", data[:8])
         card = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["card"])
-        missing = [key for key in ("space", "probe", "definition", "form") if not isinstance(card.get(key), str)]
+        missing = [
+            key
+            for key in ("space", "probe", "definition", "form")
+            if not isinstance(card.get(key), str)
+        ]
     except (SafetensorError, struct.error, ValueError, KeyError, AttributeError) as error:
         raise IntegrityError(
-            f"{name} is not a predictor's file: {error}", hint="install LockForge again, or give the right file"
+            f"{name} is not a predictor's file: {error}",
+            hint="install LockForge again, or give the right file",
         ) from error
     if missing or card["form"] not in {"pair", "score"}:
-        raise IntegrityError(f"the card of {name} does not say {', '.join(missing) or 'pair or score'}", hint="install LockForge again")
+        raise IntegrityError(
+            f"the card of {name} does not say {', '.join(missing) or 'pair or score'}",
+            hint="install LockForge again",
+        )
     return card, tensors

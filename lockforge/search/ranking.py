@@ -1,7 +1,9 @@
 """Copeland ranking: ask the predictor about every pair of cells on every task, count wins.
 
-Shapes: k cells, t tasks, d entries of an embedding. A question is one unordered pair on one task; rank 0 is best.
-Differs: the paper's Algorithm 2, read literally, ranks the cell with the most wins last; best first is meant.
+Shapes: k cells, t tasks, d entries of an embedding. A question is one unordered pair on one task;
+    rank 0 is best.
+Differs: the paper's Algorithm 2, read literally, ranks the cell with the most wins last; best first
+    is meant.
 """
 
 from collections.abc import Sequence
@@ -26,18 +28,23 @@ class Ranking:
 def rank(predictor: Predictor, cells: Sequence[Cell], vectors: Float[np.ndarray, "t d"]) -> Ranking:
     """Rank cells over one or several tasks: all pairs at once, the wins of all tasks added.
 
-    A pair whose logit is exactly 0 (a cell beside itself) gives neither a win. Equal wins: the spelling of the cell decides, then its place
-    in the list, so that the ranking of different cells does not depend on their order.
+    A pair whose logit is exactly 0 (a cell beside itself) gives neither a win. Equal wins: the
+    spelling of the cell decides, then its place in the list, so that the ranking of different cells
+    does not depend on their order.
     """
     return from_logits(cells, predictor.ask_all(cells, vectors))
 
 
-def rank_one_by_one(predictor: Predictor, cells: Sequence[Cell], vectors: Float[np.ndarray, "t d"]) -> Ranking:
+def rank_one_by_one(
+    predictor: Predictor, cells: Sequence[Cell], vectors: Float[np.ndarray, "t d"]
+) -> Ranking:
     """The same ranking, one question after another: what `rank` is tested and measured against."""
     return from_logits(cells, ask_one_by_one(predictor, cells, vectors))
 
 
-def ask_one_by_one(predictor: Predictor, cells: Sequence[Cell], vectors: Float[np.ndarray, "t d"]) -> Float[np.ndarray, "t k k"]:
+def ask_one_by_one(
+    predictor: Predictor, cells: Sequence[Cell], vectors: Float[np.ndarray, "t d"]
+) -> Float[np.ndarray, "t k k"]:
     """Logits of all ordered pairs, a forward pass for each unordered one."""
     logits = np.zeros((len(vectors), len(cells), len(cells)), dtype=np.float32)
     for z, vector in enumerate(vectors):
@@ -59,10 +66,17 @@ def from_logits(cells: Sequence[Cell], logits: Float[np.ndarray, "t k k"]) -> Ra
 
 
 def standing(
-    predictor: Predictor, cells: Sequence[Cell], panel: Sequence[Cell], vectors: Float[np.ndarray, "t d"] | None
+    predictor: Predictor,
+    cells: Sequence[Cell],
+    panel: Sequence[Cell],
+    vectors: Float[np.ndarray, "t d"] | None,
 ) -> Float[np.ndarray, " k"]:
-    """How large a share of a reference panel each cell beats, over all tasks: a whole space is ranked in time linear in its size.
+    """How large a share of a reference panel each cell beats, over all tasks: a whole space is
+    ranked in time linear in its size.
 
-    Args: vectors: embeddings; None asks on the mean task of the training, without any embedding. A cell beside itself is half a win.
+    Args: vectors: embeddings; None asks on the mean task of the training, without any embedding. A
+        cell beside itself is half a win.
     """
-    return predictor.wins_over(cells, panel, vectors) / (len(panel) * (1 if vectors is None else len(vectors)))
+    return predictor.wins_over(cells, panel, vectors) / (
+        len(panel) * (1 if vectors is None else len(vectors))
+    )

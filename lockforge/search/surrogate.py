@@ -1,8 +1,10 @@
 """What a few measured cells say of all others: a Gaussian process over the six edges of a cell.
 
-Shapes: k cells of a space, m measured ones. Values are only compared, so measurements become normal scores of their ranks: percent, losses
-and outliers all look alike. The covariance of two cells is exp(-(edges on which they differ) / length); length and noise are those of a
-small grid with the highest marginal likelihood (Rasmussen and Williams 2006, equations 2.25, 2.26 and 5.8), chosen anew at every fit.
+Shapes: k cells of a space, m measured ones. Values are only compared, so measurements become normal
+scores of their ranks: percent, losses and outliers all look alike. The covariance of two cells is
+exp(-(edges on which they differ) / length); length and noise are those of a small grid with the
+highest marginal likelihood (Rasmussen and Williams 2006, equations 2.25, 2.26 and 5.8), chosen anew
+at every fit.
 """
 
 from collections.abc import Sequence
@@ -35,7 +37,9 @@ def normal_scores(values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
 
 @dataclass(frozen=True)
 class Belief:
-    """Mean and standard deviation of every cell's score, given the measured ones; `own`: deviation of what edges do not explain."""
+    """Mean and standard deviation of every cell's score, given the measured ones; `own`: deviation
+    of what edges do not explain.
+    """
 
     mean: Float[np.ndarray, " k"]
     deviation: Float[np.ndarray, " k"]
@@ -61,10 +65,12 @@ class Surrogate:
                 root = np.linalg.cholesky(kernel + noise * np.eye(len(measured)))
                 white = solve_triangular(root, scores, lower=True)
                 variance = float(white @ white) / len(measured) + _LEAST_VARIANCE
-                likelihood = -0.5 * len(measured) * np.log(variance) - float(np.log(np.diag(root)).sum())
+                likelihood = -0.5 * len(measured) * np.log(variance) - float(
+                    np.log(np.diag(root)).sum()
+                )
                 if best is None or likelihood > best[0]:
                     best = (likelihood, length, root, variance, noise)
-        assert best is not None  # noqa: S101 - the grid is not empty
+        assert best is not None  # noqa: S101
         _, length, root, variance, noise = best
         across = np.exp(-np.arange(len(EDGES) + 1) / length)[apart]
         spread = solve_triangular(root, across.T, lower=True)

@@ -1,6 +1,7 @@
 """Search spaces: their cells, their networks, their codes.
 
-`ops_of`, `random_cell`, `mutate` and `all_cells` take the space's name; networks are in `lockforge.spaces.networks` (needs torch).
+`ops_of`, `random_cell`, `mutate` and `all_cells` take the space's name; networks are in
+`lockforge.models.networks` (needs torch).
 """
 
 from types import ModuleType

@@ -1,6 +1,7 @@
 """Cells as graphs: drawing, mutating and listing them, and which of their edges matter. No torch.
 
-A cell has four nodes and six edges (`records.EDGES`); a node is the sum of its incoming edges. `none` gives zeros.
+A cell has four nodes and six edges (`records.EDGES`); a node is the sum of its incoming edges.
+`none` gives zeros.
 """
 
 import itertools
@@ -31,7 +32,9 @@ def draw(ops: Sequence[Op], generator: np.random.Generator) -> Cell:
 
 
 def change_one_edge(ops: Sequence[Op], cell: Cell, generator: np.random.Generator) -> Cell:
-    """The cell with one edge, drawn uniformly, given another operation, drawn uniformly among the others."""
+    """The cell with one edge, drawn uniformly, given another operation, drawn uniformly among the
+    others.
+    """
     edge = int(generator.integers(len(EDGES)))
     others = [op for op in ops if op != cell.ops[edge]]
     changed = list(cell.ops)
@@ -45,7 +48,9 @@ def every(ops: Sequence[Op]) -> tuple[Cell, ...]:
 
 
 class Step(NamedTuple):
-    """One edge that is computed: edge index, source node, operation, and whether the source is exactly zero."""
+    """One edge that is computed: edge index, source node, operation, and whether the source is
+    exactly zero.
+    """
 
     edge: int
     source: int
@@ -59,8 +64,9 @@ Plan = tuple[tuple[Step, ...], tuple[Step, ...], tuple[Step, ...]]
 def plan(cell: Cell) -> Plan:
     """The edges that must be computed, for the nodes 1, 2 and 3; the rest cannot change the output.
 
-    Left out: `none`; edges into a node that does not reach the output; skip and pooling of a node that is exactly zero. A convolution
-    of a zero node stays, because the batch norm behind it has a bias.
+    Left out: `none`; edges into a node that does not reach the output; skip and pooling of a node
+    that is exactly zero. A convolution of a zero node stays, because the batch norm behind it has a
+    bias.
 
     >>> plan(cell_of([Op.none, Op.skip, Op.conv1x1, Op.none, Op.pool3x3, Op.skip]))[2]
     (Step(edge=5, source=2, op=<Op.skip: 'skip_connect'>, of_zeros=False),)
@@ -75,7 +81,10 @@ def plan(cell: Cell) -> Plan:
         found = tuple(
             Step(index, start, op, start in zero)
             for index, ((start, end), op) in enumerate(zip(EDGES, cell.ops, strict=True))
-            if end == node and node in reaches and op != Op.none and (start not in zero or op in CONVOLUTIONS)
+            if end == node
+            and node in reaches
+            and op != Op.none
+            and (start not in zero or op in CONVOLUTIONS)
         )
         if not found:
             zero.add(node)
@@ -84,7 +93,8 @@ def plan(cell: Cell) -> Plan:
 
 
 def connected(cell: Cell) -> bool:
-    """Whether the cell's output depends on its input: some path from node 0 to node 3 has no `none`.
+    """Whether the cell's output depends on its input: some path from node 0 to node 3 has no
+    `none`.
 
     >>> connected(cell_of([Op.none] * 6)), connected(cell_of([Op.none] * 3 + [Op.skip] + [Op.none] * 2))
     (False, True)
@@ -100,7 +110,9 @@ EdgeUse = Literal["live", "constant", "dead"]
 
 
 def edge_uses(cell: Cell) -> tuple[EdgeUse, ...]:
-    """For each edge: `live`, `constant` (its source is exactly zero, so it only adds its batch norm's bias) or `dead`."""
+    """For each edge: `live`, `constant` (its source is exactly zero, so it only adds its batch
+    norm's bias) or `dead`.
+    """
     uses: list[EdgeUse] = ["dead"] * len(EDGES)
     for steps in plan(cell):
         for step in steps:

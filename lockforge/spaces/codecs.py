@@ -1,7 +1,8 @@
 """The benchmarks' own spellings of a cell, both ways.
 
-nasbench201: `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|` (`Cell` itself spells this). transnas101: `64-41414-a_bc_def`, one digit
-an edge in the order of `EDGES`: 0 none, 1 skip, 2 conv1x1, 3 conv3x3.
+nasbench201: `|nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|` (`Cell` itself spells this).
+transnas101: `64-41414-a_bc_def`, one digit an edge in the order of `EDGES`: 0 none, 1 skip, 2
+conv1x1, 3 conv3x3.
 """
 
 import re
@@ -18,7 +19,8 @@ _TRANSNAS = re.compile(rf"{PREFIX}([0-3])_([0-3]{{2}})_([0-3]{{3}})")
 def spell(cell: Cell, name: str) -> str:
     """The spelling that the benchmark of this name uses.
 
-    Raises: RecipeError: the cell holds an operation that the space does not have, or there is no such space.
+    Raises: RecipeError: the cell holds an operation that the space does not have, or there is no
+        such space.
 
     >>> cell = parse("64-41414-0_12_333", "transnas101")
     >>> spell(cell, "nasbench201")
@@ -29,7 +31,10 @@ def spell(cell: Cell, name: str) -> str:
     ops = space(name).OPS
     foreign = sorted({op.value for op in cell.ops if op not in ops})
     if foreign:
-        raise RecipeError(f"{cell} is no cell of {name}: it has no {', '.join(foreign)}", hint=f"{name} has: {', '.join(ops)}")
+        raise RecipeError(
+            f"{cell} is no cell of {name}: it has no {', '.join(foreign)}",
+            hint=f"{name} has: {', '.join(ops)}",
+        )
     if name == nasbench201.NAME:
         return str(cell)
     digits = "".join(str(ops.index(op)) for op in cell.ops)
@@ -45,8 +50,12 @@ def parse(text: str, name: str) -> Cell:
         try:
             return Cell.parse(text)
         except ValueError as error:
-            raise RecipeError(f"no cell of {name}: {error}", hint="spell it |op~0|+|op~0|op~1|+|op~0|op~1|op~2|") from error
+            raise RecipeError(
+                f"no cell of {name}: {error}", hint="spell it |op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
+            ) from error
     match = _TRANSNAS.fullmatch(text)
     if match is None:
-        raise RecipeError(f"no cell of {name}: {text!r}", hint=f"spell it {PREFIX}a_bc_def with digits 0 to 3")
+        raise RecipeError(
+            f"no cell of {name}: {text!r}", hint=f"spell it {PREFIX}a_bc_def with digits 0 to 3"
+        )
     return cell_of([transnas101.OPS[int(digit)] for digit in "".join(match.groups())])

@@ -1,8 +1,11 @@
-"""Parameters and multiply-adds of an architecture in closed form, counted as the published tables count them. No torch.
+"""Parameters and multiply-adds of an architecture in closed form, counted as the published tables
+count them. No torch.
 
-One operation is one of: a multiply-add of a convolution or of the head, a ReLU of one value, half a batch norm of one value (it counts 2),
-one value under the window of an average. Global pooling counts a window one pixel longer than the map on both sides, (h + 1)(w + 1) a
-channel: not what it does, but with it every published figure of both benchmarks comes out exactly. Additions of nodes count nothing.
+One operation is one of: a multiply-add of a convolution or of the head, a ReLU of one value, half a
+batch norm of one value (it counts 2), one value under the window of an average. Global pooling
+counts a window one pixel longer than the map on both sides, (h + 1)(w + 1) a channel: not what it
+does, but with it every published figure of both benchmarks comes out exactly. Additions of nodes
+count nothing.
 """
 
 from collections.abc import Iterator
@@ -108,13 +111,19 @@ def _transnas101(architecture: Architecture) -> Iterator[Count]:
     yield _conv(here, after, 3)
     yield _norm(after)
     yield _relu(after)
-    here = after.halved(architecture.stem_channels) if second == 2 else after._replace(c=architecture.stem_channels)
+    here = (
+        after.halved(architecture.stem_channels)
+        if second == 2
+        else after._replace(c=architecture.stem_channels)
+    )
     yield _conv(after, here, 3)
     yield _norm(here)
     for factor, kind in zip(transnas101.WIDTHS, transnas101.MACRO, strict=True):
         after = here.halved(factor * architecture.stem_channels) if kind == "4" else here
         yield from _cell(architecture.cell.ops, here, after)
-        yield from _times(architecture.cells_per_stage - 1, _cell(architecture.cell.ops, after, after))
+        yield from _times(
+            architecture.cells_per_stage - 1, _cell(architecture.cell.ops, after, after)
+        )
         here = after
     yield from _head(here, architecture.classes)
 
@@ -125,13 +134,18 @@ def _head(here: Map, classes: int) -> Iterator[Count]:
 
 
 def count(architecture: Architecture) -> Count:
-    """Parameters and operations of one forward pass over one picture."""
-    parts = list(_nasbench201(architecture) if architecture.space == nasbench201.NAME else _transnas101(architecture))
+    """Parameters and operations of one forward pass over one image."""
+    parts = list(
+        _nasbench201(architecture)
+        if architecture.space == nasbench201.NAME
+        else _transnas101(architecture)
+    )
     return Count(sum(part.parameters for part in parts), sum(part.operations for part in parts))
 
 
 def parameters(architecture: Architecture) -> int:
-    """Weights of the whole network, edges that cannot change the output included, as the tables count them.
+    """Weights of the whole network, edges that cannot change the output included, as the tables
+    count them.
 
     >>> from lockforge.spaces.cells import cell_of
     >>> parameters(nasbench201.published(10, (3, 32, 32), cell_of([Op.conv3x3] * 6)))
@@ -141,7 +155,7 @@ def parameters(architecture: Architecture) -> int:
 
 
 def flops(architecture: Architecture) -> int:
-    """Operations (see above) of one forward pass over one picture, as the tables count them.
+    """Operations (see above) of one forward pass over one image, as the tables count them.
 
     >>> from lockforge.spaces.cells import cell_of
     >>> flops(nasbench201.published(10, (3, 32, 32), cell_of([Op.conv3x3] * 6)))

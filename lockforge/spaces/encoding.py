@@ -11,7 +11,8 @@ from lockforge.spaces import ops_of
 
 
 def one_hot(cells: Sequence[Cell], space: str) -> Float[np.ndarray, "k e"]:
-    """One row a cell: for each edge in the order of `EDGES`, a one at the place of its operation in `ops_of(space)`; float32.
+    """One row a cell: for each edge in the order of `EDGES`, a one at the place of its operation in
+    `ops_of(space)`; float32.
 
     Returns: k cells x e = 30 (nasbench201) or 24 (transnas101).
     Raises: RecipeError: a cell holds an operation that the space does not have.
@@ -27,6 +28,9 @@ def one_hot(cells: Sequence[Cell], space: str) -> Float[np.ndarray, "k e"]:
     for row, cell in zip(rows, cells, strict=True):
         foreign = [op.value for op in cell.ops if op not in place]
         if foreign:
-            raise RecipeError(f"{cell} is no cell of {space}: {', '.join(foreign)}", hint=f"{space} has: {', '.join(place)}")
+            raise RecipeError(
+                f"{cell} is no cell of {space}: {', '.join(foreign)}",
+                hint=f"{space} has: {', '.join(place)}",
+            )
         row[edges, [place[op] for op in cell.ops]] = 1.0
     return rows.reshape(len(cells), len(EDGES) * len(place))

@@ -1,7 +1,8 @@
 """NAS-Bench-201: five operations on six edges, 15,625 cells. Dong & Yang 2020, arXiv:2001.00326.
 
-Skeleton: 3x3 stem with 16 channels, three stages of five cells at 16, 32 and 64 channels, a residual block that halves the picture
-before the second and the third stage, batch norm, ReLU, global average pooling, linear head.
+Skeleton: 3x3 stem with 16 channels, three stages of five cells at 16, 32 and 64 channels, a
+residual block that halves the image before the second and the third stage, batch norm, ReLU,
+global average pooling, linear head.
 """
 
 import numpy as np
@@ -30,5 +31,14 @@ def all_cells() -> tuple[Cell, ...]:
 
 
 def published(classes: int, shape: tuple[int, int, int], cell: Cell) -> Architecture:
-    """The cell in the published skeleton: 16 stem channels, 5 cells a stage (the benchmark's pictures are 3 x 32 x 32 or 3 x 16 x 16)."""
-    return Architecture(space="nasbench201", cell=cell, stem_channels=16, cells_per_stage=5, classes=classes, shape=shape)
+    """The cell in the published skeleton: 16 stem channels, 5 cells a stage (the benchmark's
+    images are 3 x 32 x 32 or 3 x 16 x 16).
+    """
+    return Architecture(
+        space="nasbench201",
+        cell=cell,
+        stem_channels=16,
+        cells_per_stage=5,
+        classes=classes,
+        shape=shape,
+    )

@@ -1,1 +1,1 @@
-"""Train: an architecture and the owner's pictures become a checkpoint."""
+"""Train: an architecture and the owner's images become a checkpoint."""

@@ -1,8 +1,10 @@
-"""Ridge regression's leave-one-out error is the one of refitting, and its linear map the one that is wanted."""
+"""Ridge regression's leave-one-out error is the one of refitting, and its linear map the one that
+is wanted.
+"""
 
 import torch
 
-from lockforge.audit.closed_form import PENALTIES, left_out_error, ridge, standardised, targets_of
+from lockforge.audit._closed_form import PENALTIES, left_out_error, ridge, standardised, targets_of
 from lockforge.randomness import torch_generator
 
 
@@ -16,7 +18,9 @@ def test_leaving_out_in_closed_form_equals_refitting_without_each_image() -> Non
         kept = torch.arange(12) != out
         ones = torch.cat([z, torch.ones(12, 1, dtype=z.dtype)], 1)  # the mean, without penalty
         ballast = 12 * 0.1 * torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=z.dtype))
-        coefficients = torch.linalg.solve(ones[kept].mT @ ones[kept] + ballast, ones[kept].mT @ y[kept])
+        coefficients = torch.linalg.solve(
+            ones[kept].mT @ ones[kept] + ballast, ones[kept].mT @ y[kept]
+        )
         errors.append((y[out] - ones[out] @ coefficients).square().mean())
     both = left_out_error(torch.stack([z, 2 * z]), y, 0.1)
     torch.testing.assert_close(both[0], torch.stack(errors).mean())
@@ -24,7 +28,9 @@ def test_leaving_out_in_closed_form_equals_refitting_without_each_image() -> Non
 
 
 def test_ridge_finds_a_linear_rule_on_features_of_any_scale() -> None:
-    """Classes that differ along one line are read off raw features far from zero; a constant feature does no harm."""
+    """Classes that differ along one line are read off raw features far from zero; a constant
+    feature does no harm.
+    """
     features = torch.randn(200, 4, generator=torch_generator(0, "rule")) * 300 + 1000
     features[:, 3] = 5
     labels = (features[:, 0] - features[:, 1] > 0).long()
@@ -42,4 +48,6 @@ def test_ridge_takes_the_penalty_that_leaves_the_least_error() -> None:
         y, mean = targets_of(labels, 2)
         best = min(PENALTIES, key=lambda penalty: float(left_out_error(z[None], y, penalty)))
         wanted = torch.linalg.solve(z.mT @ z / 30 + best * torch.eye(10), z.mT @ y / 30)
-        torch.testing.assert_close(ridge(features, labels, 2)(features).double(), z @ wanted + mean, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            ridge(features, labels, 2)(features).double(), z @ wanted + mean, atol=1e-5, rtol=1e-4
+        )

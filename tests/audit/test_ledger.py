@@ -12,9 +12,19 @@ from lockforge.records import AttackPoint
 def entry(seed: int) -> tuple[Item, tuple[AttackPoint, ...]]:
     """An item with two points, one of them tested; the accuracies need all their digits."""
     first = AttackPoint(
-        start="release", attacker="a", setting="one", images_per_class=2, samples=4, seed=seed, steps=3, flops=1e9, val_accuracy=1 / 3
+        start="release",
+        attacker="a",
+        setting="one",
+        images_per_class=2,
+        samples=4,
+        seed=seed,
+        steps=3,
+        flops=1e9,
+        val_accuracy=1 / 3,
     )
-    other = first.model_copy(update={"setting": "two", "val_accuracy": 0.1 + 0.2, "test_accuracy": 2 / 3})
+    other = first.model_copy(
+        update={"setting": "two", "val_accuracy": 0.1 + 0.2, "test_accuracy": 2 / 3}
+    )
     return Item("release", "a", seed), (first, other)
 
 

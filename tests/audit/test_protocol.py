@@ -9,28 +9,28 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from lockforge.audit._thief import AttackerData, Draw, GridPoint
 from lockforge.audit.protocol import (
     Asking,
+    AttackConfig,
     Attacker,
     Attempt,
     Budget,
-    Facts,
-    Given,
+    Capabilities,
+    InitialModel,
     Item,
     Setting,
-    Terms,
     Trained,
     Training,
     attack,
     in_step,
 )
-from lockforge.audit.thief import Draw, GridPoint, Loot
 from lockforge.randomness import torch_generator
 from lockforge.recipe import AuditRecipe
 
 ITEM = Item("release", "fake", 0)
 POINT = GridPoint(5, 20)
-FACTS = Facts(same_classes=False, head_fits=False, source_images=False)
+FACTS = Capabilities(same_classes=False, head_fits=False, source_images=False)
 
 
 @dataclass
@@ -43,7 +43,9 @@ class CountingTest:
         """Four images."""
         return 4
 
-    def batches(self, *_given: object, **_named: object) -> Iterator[tuple[Float[Tensor, "k c h w"], Int64[Tensor, " k"]]]:
+    def batches(
+        self, *_given: object, **_named: object
+    ) -> Iterator[tuple[Float[Tensor, "k c h w"], Int64[Tensor, " k"]]]:
         """All of them, once more."""
         self.reads += 1
         yield torch.zeros(4, 1, 6, 6), torch.ones(4, dtype=torch.int64)
@@ -61,13 +63,21 @@ class Always(nn.Module):
         return torch.eye(3)[self.label].repeat(len(x), 1)
 
 
-def settings(_recipe: AuditRecipe, _facts: Facts) -> tuple[Setting, ...]:
+def settings(_recipe: AuditRecipe, _facts: Capabilities) -> tuple[Setting, ...]:
     """Three settings."""
     return tuple(Setting("adam", rate, "own") for rate in (0.1, 0.2, 0.3))
 
 
-def fake(_given: Given, _loot: Loot, settings: Sequence[Setting], budget: Budget, _draw: Draw) -> Asking:
-    """Validation prefers the second setting; on the test split, where class 1 is right, only the third would score."""
+def fake(
+    _given: InitialModel,
+    _loot: AttackerData,
+    settings: Sequence[Setting],
+    budget: Budget,
+    _draw: Draw,
+) -> Asking:
+    """Validation prefers the second setting; on the test split, where class 1 is right, only the
+    third would score.
+    """
     yield []
     return [
         Attempt(setting, Always(label), val, budget.steps, 7.0)
@@ -75,33 +85,54 @@ def fake(_given: Given, _loot: Loot, settings: Sequence[Setting], budget: Budget
     ]
 
 
-def terms() -> Terms:
+def terms() -> AttackConfig:
     """Any terms."""
-    return Terms(AuditRecipe(), FACTS, Budget(3, 8), partial(torch_generator, 0))
+    return AttackConfig(AuditRecipe(), FACTS, Budget(3, 8), partial(torch_generator, 0))
 
 
-def test_validation_chooses_and_the_test_split_is_read_once(loot: Loot) -> None:
-    """The choice is validation's even where the test split would have chosen otherwise; the other settings are never tested."""
+def test_validation_chooses_and_the_test_split_is_read_once(data: AttackerData) -> None:
+    """The choice is validation's even where the test split would have chosen otherwise; the other
+    settings are never tested.
+    """
     test = CountingTest()
-    points = attack(ITEM, Attacker("fake", fake, settings), None, {POINT: loot}, test, terms())  # type: ignore[arg-type]  # fakes
+    # fakes
+    points = attack(ITEM, Attacker("fake", fake, settings), None, {POINT: data}, test, terms())  # type: ignore[arg-type]
     assert test.reads == 1
     assert [point.test_accuracy for point in points] == [None, 0.0, None]
     assert [point.val_accuracy for point in points] == [0.5, 0.75, 0.25]
 
 
-def test_a_point_says_what_it_cost_and_where_it_stands(loot: Loot) -> None:
+def test_a_point_says_what_it_cost_and_where_it_stands(data: AttackerData) -> None:
     """Start, attacker, setting, grid, seed, images, steps and operations are the attempt's."""
-    points = attack(ITEM, Attacker("fake", fake, settings), None, {POINT: loot}, CountingTest(), terms())  # type: ignore[arg-type]  # fakes
+    points = attack(
+        ITEM, Attacker("fake", fake, settings), None, {POINT: data}, CountingTest(), terms()
+    )  # type: ignore[arg-type]  # fakes
     point = points[0]
-    assert (point.start, point.attacker, point.images_per_class, point.seed) == ("release", "fake", 5, 0)
-    assert (point.setting, point.samples, point.steps, point.flops) == ("adam lr=0.1 bn=own", 20, 3, 7.0)
+    assert (point.start, point.attacker, point.images_per_class, point.seed) == (
+        "release",
+        "fake",
+        5,
+        0,
+    )
+    assert (point.setting, point.samples, point.steps, point.flops) == (
+        "adam lr=0.1 bn=own",
+        20,
+        3,
+        7.0,
+    )
 
 
-def test_every_attack_draws_from_generators_of_its_own(loot: Loot) -> None:
+def test_every_attack_draws_from_generators_of_its_own(data: AttackerData) -> None:
     """Another seed, fraction, start, attacker or setting: other draws; the same names: the same."""
     drawn: list[int] = []
 
-    def draws(_given: Given, _loot: Loot, settings: Sequence[Setting], _budget: Budget, draw: Draw) -> Asking:
+    def draws(
+        _given: InitialModel,
+        _loot: AttackerData,
+        settings: Sequence[Setting],
+        _budget: Budget,
+        draw: Draw,
+    ) -> Asking:
         drawn.extend(draw(setting).initial_seed() for setting in settings)
         yield []
         return [Attempt(setting, Always(0), 0.5, 1, 0.0) for setting in settings]
@@ -110,10 +141,15 @@ def test_every_attack_draws_from_generators_of_its_own(loot: Loot) -> None:
     asked = [
         (ITEM, POINT),
         (ITEM, other),
-        *((Item(*item), POINT) for item in (("twin", "fake", 0), ("release", "x", 0), ("release", "fake", 1))),
+        *(
+            (Item(*item), POINT)
+            for item in (("twin", "fake", 0), ("release", "x", 0), ("release", "fake", 1))
+        ),
     ]
     for item, point in (*asked, asked[0]):
-        attack(item, Attacker("draws", draws, settings), None, {point: loot}, CountingTest(), terms())  # type: ignore[arg-type]  # fakes
+        attack(
+            item, Attacker("draws", draws, settings), None, {point: data}, CountingTest(), terms()
+        )  # type: ignore[arg-type]  # fakes
     assert len(set(drawn)) == 15
     assert drawn[-3:] == drawn[:3]
 
@@ -128,13 +164,16 @@ def test_a_budget_is_in_steps_of_at_most_a_batch(images: int, batch: int, seen: 
 
 
 def test_attacks_in_step_get_their_own_trainings_back() -> None:
-    """Each round's trainings are asked for together; who needs no more rounds drops out; the answers go to whom they belong."""
+    """Each round's trainings are asked for together; who needs no more rounds drops out; the
+    answers go to whom they belong.
+    """
     rounds: list[list[str]] = []
 
     def asks(name: str, times: int) -> Asking:
         got: list[str] = []
         for time in range(times):
-            back = yield [f"{name}{time}{i}" for i in range(time + 1)]  # type: ignore[misc]  # names stand for trainings
+            # names stand for trainings
+            back = yield [f"{name}{time}{i}" for i in range(time + 1)]  # type: ignore[misc]
             got += [one.module for one in back]  # type: ignore[misc]
         return got  # type: ignore[return-value]
 

@@ -6,27 +6,42 @@ import pytest
 import torch
 from torch import nn
 
-from lockforge.audit.protocol import Budget, Given
-from lockforge.audit.queries import entropy_of_mean, fresh_head, numbered, oracle_of, phases, soft_cross_entropy, with_head
-from lockforge.audit.thief import Loot
+from lockforge.audit._queries import (
+    entropy_of_mean,
+    fresh_head,
+    numbered,
+    oracle_of,
+    phases,
+    soft_cross_entropy,
+    with_head,
+)
+from lockforge.audit._thief import AttackerData
+from lockforge.audit.protocol import Budget, InitialModel
 from lockforge.data.batches import Pool
 from lockforge.engine.evaluate import logits_of
+from lockforge.models.networks import CellNetwork, build, state
 from lockforge.randomness import torch_generator
 from lockforge.records import Architecture, Cell, Op
-from lockforge.spaces.networks import CellNetwork, build, state
 
 CELL = Cell(ops=(Op.none, Op.none, Op.none, Op.conv3x3, Op.none, Op.none))
 
 
 def network() -> CellNetwork:
     """A random network for four classes."""
-    shape = Architecture(space="nasbench201", cell=CELL, stem_channels=4, cells_per_stage=1, classes=4, shape=(1, 6, 6))
+    shape = Architecture(
+        space="nasbench201",
+        cell=CELL,
+        stem_channels=4,
+        cells_per_stage=1,
+        classes=4,
+        shape=(1, 6, 6),
+    )
     return build(shape, torch_generator(0, "asked"))
 
 
 def test_an_oracle_gives_no_gradient_and_cannot_be_brought_into_train_mode() -> None:
     """Its outputs carry no graph, and asking in train mode changes no statistics."""
-    oracle, _ = oracle_of(Given(network()))
+    oracle, _ = oracle_of(InitialModel(network()))
     before = state(oracle)
     oracle.train()
     images = torch.randn(8, 1, 6, 6, generator=torch_generator(0, "x"), requires_grad=True)
@@ -39,7 +54,7 @@ def test_an_oracle_answers_with_the_head_that_came_with_the_network() -> None:
     given = network()
     head = fresh_head(16, 7, torch_generator(0, "head"))
     images = torch.randn(5, 1, 6, 6, generator=torch_generator(0, "x"))
-    oracle, outputs = oracle_of(Given(given, source_head=head.state_dict()))
+    oracle, outputs = oracle_of(InitialModel(given, source_head=head.state_dict()))
     with torch.no_grad():
         wanted = head(given.eval().features(images))
     assert outputs == 7
@@ -49,14 +64,16 @@ def test_an_oracle_answers_with_the_head_that_came_with_the_network() -> None:
     assert torch.equal(with_head(given, head.state_dict()).eval()(images), wanted)
 
 
-def test_numbered_images_have_rows_for_labels_and_the_true_ones_stay_closed(loot: Loot, closed: Callable[[Pool], Pool]) -> None:
-    """The labels are not touched; a network sees the same pictures."""
-    hidden = closed(loot.train)
+def test_numbered_images_have_rows_for_labels_and_the_true_ones_stay_closed(
+    data: AttackerData, closed: Callable[[Pool], Pool]
+) -> None:
+    """The labels are not touched; a network sees the same images."""
+    hidden = closed(data.train)
     with pytest.raises(AssertionError, match="a closed label was read"):
         hidden.take(torch.arange(2))
     outputs, rows = logits_of(network(), numbered(hidden))
     assert rows.tolist() == list(range(20))
-    assert torch.equal(outputs, logits_of(network(), loot.train)[0])
+    assert torch.equal(outputs, logits_of(network(), data.train)[0])
 
 
 def test_soft_cross_entropy_of_sure_targets_is_cross_entropy() -> None:

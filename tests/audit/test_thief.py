@@ -6,7 +6,14 @@ from functools import partial
 import pytest
 import torch
 
-from lockforge.audit.thief import GridPoint, Thief, merge, plan_grid, split_thief, validation_counts
+from lockforge.audit._thief import (
+    GridPoint,
+    Thief,
+    merge,
+    plan_grid,
+    split_thief,
+    validation_counts,
+)
 from lockforge.data.batches import Pool
 from lockforge.errors import DataError
 from lockforge.randomness import torch_generator
@@ -15,9 +22,13 @@ Labelled = Callable[[list[int]], Pool]
 DRAW = partial(torch_generator, 0, "test")
 
 
-@pytest.mark.parametrize("per_class", [(10, 10), (2, 2), (7, 5, 3), (3000, 1), (1000, 999, 998), (2, 400), (250,) * 100])
+@pytest.mark.parametrize(
+    "per_class", [(10, 10), (2, 2), (7, 5, 3), (3000, 1), (1000, 999, 998), (2, 400), (250,) * 100]
+)
 def test_a_fifth_is_set_aside_but_no_more_than_500(per_class: tuple[int, ...]) -> None:
-    """Never more than min(20 %, 500) (one where that is less), never the last image of a class, within one of the class's share."""
+    """Never more than min(20 %, 500) (one where that is less), never the last image of a class,
+    within one of the class's share.
+    """
     held = validation_counts(per_class)
     wanted = max(1, min(sum(per_class) // 5, 500))
     assert 0 < sum(held) <= wanted
@@ -38,21 +49,25 @@ def thief_of(pool: Pool, seed: int) -> Thief:
 
 
 def numbered(labelled: Labelled, per_class: list[int]) -> Pool:
-    """A pool in which each picture carries its own number."""
+    """A pool in which each image carries its own number."""
     pool = labelled(per_class)
     pool.images[:, 0, 0, 0] = torch.arange(len(pool), dtype=torch.uint8)
     return pool
 
 
 def numbers(pool: Pool) -> set[int]:
-    """Which pictures these are."""
+    """Which images these are."""
     return {int(number) for number in pool.images[:, 0, 0, 0]}
 
 
-def test_a_larger_fraction_holds_every_smaller_one_and_no_validation_image(labelled: Labelled) -> None:
-    """Nested, class-balanced, and disjoint from the validation images, which are the same at every fraction."""
+def test_a_larger_fraction_holds_every_smaller_one_and_no_validation_image(
+    labelled: Labelled,
+) -> None:
+    """Nested, class-balanced, and disjoint from the validation images, which are the same at every
+    fraction.
+    """
     thief = thief_of(numbered(labelled, [20, 15, 25]), 0)
-    one, three, everything = (thief.loot(GridPoint(some, 0)) for some in (1, 3, 0))
+    one, three, everything = (thief.data(GridPoint(some, 0)) for some in (1, 3, 0))
     assert numbers(one.train) < numbers(three.train) < numbers(everything.train)
     assert torch.bincount(three.train.labels).tolist() == [3, 3, 3]
     assert numbers(one.val) == numbers(three.val) == numbers(everything.val)
@@ -63,7 +78,7 @@ def test_a_larger_fraction_holds_every_smaller_one_and_no_validation_image(label
 def test_each_seed_redraws_images_and_validation(labelled: Labelled) -> None:
     """The same seed gives the same thief, another seed another one."""
     pool = numbered(labelled, [40, 40])
-    first, again, other = (thief_of(pool, seed).loot(GridPoint(3, 6)) for seed in (0, 0, 1))
+    first, again, other = (thief_of(pool, seed).data(GridPoint(3, 6)) for seed in (0, 0, 1))
     assert numbers(first.train) == numbers(again.train) != numbers(other.train)
     assert numbers(first.val) == numbers(again.val) != numbers(other.val)
 
@@ -71,7 +86,11 @@ def test_each_seed_redraws_images_and_validation(labelled: Labelled) -> None:
 def test_points_that_cannot_be_filled_are_dropped_and_said(labelled: Labelled) -> None:
     """The smallest class decides; what is dropped names it."""
     grid = plan_grid(labelled([20, 10]).labels, ("cat", "dog"), (5, 1, 10, 50, 0))
-    assert [(point.images_per_class, point.samples) for point in grid.points] == [(1, 2), (5, 10), (0, 24)]
+    assert [(point.images_per_class, point.samples) for point in grid.points] == [
+        (1, 2),
+        (5, 10),
+        (0, 24),
+    ]
     assert len(grid.dropped) == 2
     assert all("'dog'" in line for line in grid.dropped)
 

@@ -1,4 +1,6 @@
-"""The rows that look at embeddings: what they may read, what they do without images, and that the oracle alone reads answers."""
+"""The rows that look at embeddings: what they may read, what they do without images, and that the
+oracle alone reads answers.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,15 +10,25 @@ import numpy as np
 import pytest
 
 from lockforge.benchmark import embedded
-from lockforge.benchmark.embedded import EMBEDDED, ORACLE, PAPER, PROXIES, Known, Views, know, lacking, open_views
+from lockforge.benchmark._views import Column, Sealed
+from lockforge.benchmark.embedded import (
+    EMBEDDED,
+    ORACLE,
+    PAPER,
+    PROXIES,
+    Known,
+    Views,
+    know,
+    lacking,
+    open_views,
+)
 from lockforge.benchmark.rows import Line, Plan, jobs_of, not_run, run_rows, summary
-from lockforge.benchmark.views import Column, Sealed
+from lockforge.benchmark.tables._published import Table, percentiles
 from lockforge.errors import DataError, IntegrityError
 from lockforge.files import Files
 from lockforge.records import Cell, FileRef, TaskEmbedding
 from lockforge.search.ranking import rank, standing
 from lockforge.spaces.cells import connected
-from lockforge.spaces.tables import Table, percentiles
 
 PLAN = Plan(40, seeds=2, least=90.0)
 
@@ -45,19 +57,28 @@ def histories(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Cell]]:
 
 def lines(table: Table, row: str, known: Known | None, seeds: int = 2) -> list[Line]:
     """What a row finds for the source a."""
-    return [line for line, _ in run_rows(table, (row,), replace(PLAN, seeds=seeds), 0, sources=("a",), known=known)]
+    return [
+        line
+        for line, _ in run_rows(
+            table, (row,), replace(PLAN, seeds=seeds), 0, sources=("a",), known=known
+        )
+    ]
 
 
 def reversed_(table: Table) -> Table:
     """The same cells with every answer turned round."""
-    return Table(table.space, table.cells, {task: -values for task, values in table.final.items()}, {})
+    return Table(
+        table.space, table.cells, {task: -values for task, values in table.final.items()}, {}
+    )
 
 
 @pytest.mark.parametrize("row", [*PAPER, PROXIES])
 def test_the_recipe_without_an_oracle_reads_no_table(row: str, table: Table, known: Known) -> None:
     """Turning all results round changes no choice, and no measurement is counted."""
     found = lines(table, row, known)
-    assert [line.chosen for line in found] == [line.chosen for line in lines(reversed_(table), row, known)]
+    assert [line.chosen for line in found] == [
+        line.chosen for line in lines(reversed_(table), row, known)
+    ]
     assert all(line.source_measurements == line.other_measurements == 0 for line in found)
     assert not any(line.reads_answers for line in found)
     assert all("no measurement" in line.used for line in found)
@@ -65,7 +86,9 @@ def test_the_recipe_without_an_oracle_reads_no_table(row: str, table: Table, kno
 
 @pytest.mark.parametrize("row", ORACLE)
 def test_the_oracle_reads_answers_and_says_so(row: str, table: Table, known: Known) -> None:
-    """Its reads are counted, its line and its summary are marked, and other answers make other choices."""
+    """Its reads are counted, its line and its summary are marked, and other answers make other
+    choices.
+    """
     found = run_rows(table, (row,), PLAN, 0, sources=("a",), known=known)
     for line, _ in found:
         assert line.reads_answers
@@ -74,34 +97,52 @@ def test_the_oracle_reads_answers_and_says_so(row: str, table: Table, known: Kno
         assert (line.other_measurements > 0) == (row != "paper+oracle S")
         assert min(line.source_percentile) >= 97
     assert all(one["reads_answers"] for one in summary(found, 0))
-    assert [line.chosen for line, _ in found] != [line.chosen for line in lines(reversed_(table), row, known)]
+    assert [line.chosen for line, _ in found] != [
+        line.chosen for line in lines(reversed_(table), row, known)
+    ]
 
 
-def test_the_recipe_takes_the_fittest_remembered_cell(table: Table, known: Known, histories: list[Sequence[Cell]]) -> None:
+def test_the_recipe_takes_the_fittest_remembered_cell(
+    table: Table, known: Known, histories: list[Sequence[Cell]]
+) -> None:
     """Target rank less twice source rank, judged anew over the history of the very same evolution."""
     source, target = known.vectors["a"][None], known.vectors["b"][None]
     line = lines(table, "paper TK", known, seeds=1)[0]
-    on_source, on_target = (rank(known.predictor, histories[0], vector).ranks for vector in (source, target))
+    on_source, on_target = (
+        rank(known.predictor, histories[0], vector).ranks for vector in (source, target)
+    )
     assert line.chosen == (str(histories[0][int(np.argmax(on_target - 2 * on_source))]),)
 
 
 def test_the_oracle_takes_the_remembered_cell_that_is_worst_on_the_target(
     table: Table, known: Known, histories: list[Sequence[Cell]]
 ) -> None:
-    """Against the history of the very same evolution; in S it takes the one that is best on the source."""
+    """Against the history of the very same evolution; in S it takes the one that is best on the
+    source.
+    """
     place = {cell: at for at, cell in enumerate(table.cells)}
-    for row, task, best in (("paper+oracle TK", "b", min), ("paper+oracle TU", "b", min), ("paper+oracle S", "a", max)):
+    for row, task, best in (
+        ("paper+oracle TK", "b", min),
+        ("paper+oracle TU", "b", min),
+        ("paper+oracle S", "a", max),
+    ):
         histories.clear()
         line = lines(table, row, known, seeds=1)[0]
         wanted = best(histories[0], key=lambda cell, values=table.final[task]: values[place[cell]])
         assert line.chosen == (str(wanted),), row
 
 
-def test_a_cell_without_admitted_neighbours_is_no_dead_end(table: Table, rng: np.random.Generator) -> None:
-    """Where every mutation is refused a random admitted cell is taken, as the authors do after sixteen."""
+def test_a_cell_without_admitted_neighbours_is_no_dead_end(
+    table: Table, rng: np.random.Generator
+) -> None:
+    """Where every mutation is refused a random admitted cell is taken, as the authors do after
+    sixteen.
+    """
     only = table.cells[1234]
     asked: list[Cell] = []
-    first, child_of = embedded._admitted("transnas101", lambda cell: bool(asked.append(cell)) or cell == only, rng)
+    first, child_of = embedded._admitted(
+        "transnas101", lambda cell: bool(asked.append(cell)) or cell == only, rng
+    )
     assert first() == only
     asked.clear()
     assert child_of(only) == only
@@ -111,7 +152,9 @@ def test_a_cell_without_admitted_neighbours_is_no_dead_end(table: Table, rng: np
 
 
 @pytest.mark.parametrize("row", EMBEDDED)
-def test_only_the_oracle_is_handed_columns(row: str, table: Table, known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_oracle_is_handed_columns(
+    row: str, table: Table, known: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every other row gets views that refuse, so one that asked would be caught in the act."""
     seen: list[Views] = []
 
@@ -131,8 +174,17 @@ def test_only_the_oracle_is_handed_columns(row: str, table: Table, known: Known,
 
 
 def test_schemes_look_at_the_embeddings_they_say(table: Table, known: Known) -> None:
-    """Another target's embedding changes TK and not TU; S and TU run without it; another source's changes both."""
-    other = Known(known.predictor, {**known.vectors, "b": known.vectors["a"][::-1].copy(), "c": known.vectors["a"][::-1].copy()})
+    """Another target's embedding changes TK and not TU; S and TU run without it; another source's
+    changes both.
+    """
+    other = Known(
+        known.predictor,
+        {
+            **known.vectors,
+            "b": known.vectors["a"][::-1].copy(),
+            "c": known.vectors["a"][::-1].copy(),
+        },
+    )
     alone = Known(known.predictor, {"a": known.vectors["a"]})
     moved = Known(known.predictor, {**known.vectors, "a": known.vectors["a"][::-1].copy()})
 
@@ -155,14 +207,22 @@ def test_proxies_take_the_cell_that_the_predictor_ranks_first(table: Table, know
 
 
 def test_what_has_no_images_is_told_and_left_out(table: Table, known: Known) -> None:
-    """Nothing vanishes: each job that cannot be run has its reason; rows without embeddings run as ever."""
+    """Nothing vanishes: each job that cannot be run has its reason; rows without embeddings run as
+    ever.
+    """
     jobs = jobs_of(table, ("S", "paper", PROXIES))
     assert {row for row, *_ in jobs} == {"S", *PAPER, PROXIES}
     absent = not_run(jobs, None)
-    assert {(one["row"], one["source"]) for one in absent} == {(row, task) for row in (*PAPER, PROXIES) for task in "abc"}
+    assert {(one["row"], one["source"]) for one in absent} == {
+        (row, task) for row in (*PAPER, PROXIES) for task in "abc"
+    }
     assert {one["why"] for one in absent} == {"not run: no images"}
     some = Known(known.predictor, {task: known.vectors[task] for task in "ab"})
-    assert [(one["row"], one["source"], one["no_images_of"]) for one in not_run(jobs, some) if one["source"] != "c"] == [
+    assert [
+        (one["row"], one["source"], one["no_images_of"])
+        for one in not_run(jobs, some)
+        if one["source"] != "c"
+    ] == [
         ("paper TK", "a", ["c"]),
         ("paper TK", "b", ["c"]),
     ]
@@ -171,7 +231,9 @@ def test_what_has_no_images_is_told_and_left_out(table: Table, known: Known) -> 
 
 
 def test_the_bar_is_the_authors_or_a_percentile(table: Table) -> None:
-    """90, 71 and 45 percent on NAS-Bench-201; elsewhere the least value that 97 % of the cells lie under; out of reach is an error."""
+    """90, 71 and 45 percent on NAS-Bench-201; elsewhere the least value that 97 % of the cells lie
+    under; out of reach is an error.
+    """
     bar = open_views(table, "paper+oracle S", "a", ("b",)).bar
     ranked = percentiles(table.final["a"])
     assert ranked[table.final["a"] >= bar].min() == ranked[ranked >= 97].min()

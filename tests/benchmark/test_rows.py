@@ -4,25 +4,32 @@ import numpy as np
 import pytest
 
 from lockforge.benchmark import rows
+from lockforge.benchmark._views import Sealed
 from lockforge.benchmark.rows import Plan, run_rows, summary
-from lockforge.benchmark.views import Sealed
+from lockforge.benchmark.tables._published import Table
 from lockforge.errors import IntegrityError, RecipeError
 from lockforge.search.measured import Found
-from lockforge.spaces.tables import Table
 
 PLAN = Plan(60, seeds=3, good_enough=0.95, least=90.0)
 
 
 def test_measuring_beats_random_search_and_knows_its_budget(table: Table) -> None:
     """S finds nearly the best cell with 60 of 4,096 measurements."""
-    found = {line.row: line for line, _ in run_rows(table, ("S", "random", "evolution"), PLAN, 0, sources=("a",))}
+    found = {
+        line.row: line
+        for line, _ in run_rows(table, ("S", "random", "evolution"), PLAN, 0, sources=("a",))
+    }
     assert np.mean(found["S"].source_percentile) > 99.5
     assert np.mean(found["S"].source_percentile) > np.mean(found["random"].source_percentile)
-    assert all(line.source_measurements == 60 and line.other_measurements == 0 for line in found.values())
+    assert all(
+        line.source_measurements == 60 and line.other_measurements == 0 for line in found.values()
+    )
 
 
 def test_knowing_the_other_task_lowers_it(table: Table) -> None:
-    """TK is well below chance and still good on the source; it counts the other task's measurements, and says so."""
+    """TK is well below chance and still good on the source; it counts the other task's
+    measurements, and says so.
+    """
     (line, runs), *_ = run_rows(table, ("TK",), PLAN, 0, sources=("b",))
     (row, *_) = summary([(line, runs)], 0)
     assert np.mean(line.source_percentile) > 90
@@ -42,7 +49,9 @@ def test_a_prior_leaves_source_and_target_out(table: Table) -> None:
 
 
 @pytest.mark.parametrize("row", ["S", "TU table", "TU shipped"])
-def test_a_search_that_asks_for_a_target_is_caught(row: str, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_that_asks_for_a_target_is_caught(
+    row: str, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The rows are handed a column that refuses; a row that asked it would fail, and none does."""
     seen: list[object] = []
     inner = rows._choose
@@ -56,7 +65,9 @@ def test_a_search_that_asks_for_a_target_is_caught(row: str, table: Table, monke
     assert seen
     assert all(isinstance(one, Sealed) for one in seen)
 
-    def leak(_table: Table, _row: str, _trust: float, _measure: object, other: object, *_: object) -> Found:
+    def leak(
+        _table: Table, _row: str, _trust: float, _measure: object, other: object, *_: object
+    ) -> Found:
         return other([table.cells[0]])  # type: ignore[operator, no-any-return]
 
     monkeypatch.setattr(rows, "_choose", leak)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lockforge.benchmark.views import Column, Sealed
-from lockforge.benchmark.yardsticks import Run, floor_at, p_value
+from lockforge.benchmark._views import Column, Sealed
+from lockforge.benchmark._yardsticks import Run, floor_at, p_value
 from lockforge.errors import IntegrityError
 from lockforge.spaces import all_cells
 
@@ -19,7 +19,9 @@ def test_matched_cells_and_floor_are_those_at_least_as_good_on_the_source() -> N
 
 
 def test_an_unlocked_cell_gains_over_better_ones_and_not_over_its_like() -> None:
-    """Target equal to source: the mean of all above lies ten percentiles higher, that of its neighbours nowhere else."""
+    """Target equal to source: the mean of all above lies ten percentiles higher, that of its
+    neighbours nowhere else.
+    """
     run = Run(80.0, 80.0, SOURCES, SOURCES)
     assert run.matched.mean() - run.target == 9.5
     assert sorted(run.alike) == [79, 80, 81]
@@ -33,7 +35,9 @@ def test_p_is_uniform_for_random_choices_and_small_for_the_floor(rng: np.random.
     at_floor = [Run(50.0, float(targets[50:].min()), SOURCES, targets)] * 10
     assert p_value(by_chance, rng) > 0.02
     assert p_value(at_floor, rng) < 0.001
-    values = [p_value([Run(50.0, float(targets[at]), SOURCES, targets)], rng) for at in range(50, 100)]
+    values = [
+        p_value([Run(50.0, float(targets[at]), SOURCES, targets)], rng) for at in range(50, 100)
+    ]
     assert np.mean(values) == pytest.approx(0.51, abs=0.01)
 
 

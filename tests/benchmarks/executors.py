@@ -1,8 +1,10 @@
-"""What an executor costs: short trainings of about a second each on two workers, beside the time that these spent on them.
+"""What an executor costs: short trainings of about a second each on two workers, beside the time
+that these spent on them.
 
-A worker that is not at a piece waits: for what it is to do next, for the answer to be taken, or, at the end, for the other one. `overhead`
-is two workers' time less the pieces' own seconds, as a share of these; both pass on the same machine at the same time, so other work on it
-does not count. Each executor does two pieces first, which start its workers (`start_s`). The answers must be the same.
+A worker that is not at a piece waits: for what it is to do next, for the answer to be taken, or, at
+the end, for the other one. `overhead` is two workers' time less the pieces' own seconds, as a share
+of these; both pass on the same machine at the same time, so other work on it does not count. Each
+executor does two pieces first, which start its workers (`start_s`). The answers must be the same.
 """
 
 import tempfile
@@ -12,10 +14,10 @@ from pathlib import Path
 from lockforge.data.roles import read_set
 from lockforge.executors import Kind, make_executor
 from lockforge.files import Files
-from lockforge.pieces import Done, Piece, Spread
+from lockforge.jobs import Job, Task, TaskResult
 from lockforge.recipe import DataRecipe, FitRecipe, NetworkRecipe
 from lockforge.runs import Work
-from lockforge.search.short_training import Measured, measure_cell, set_course
+from lockforge.search._short_training import Measured, measure_cell, set_course
 from lockforge.spaces.isomorphism import different_networks
 from tests.benchmarks.line import arguments, write_line
 
@@ -31,14 +33,18 @@ def main() -> None:
     figures: dict[str, object] = {"workers": WORKERS, "pieces": PIECES}
     answers: list[list[Measured]] = []
     with tempfile.TemporaryDirectory() as folder:
-        work = Work(files=Files(Path(folder) / "files"), folder=Path(folder), seed=0, device=given.device)
+        work = Work(
+            files=Files(Path(folder) / "files"), folder=Path(folder), seed=0, device=given.device
+        )
         images = read_set("digits", DataRecipe(), work.files)
         shared = (images, NETWORK, FIT)
-        spread = Spread(measure_cell, set_course, shared, set_course(*shared, work=work))
-        pieces = [Piece((cell,), work) for cell in different_networks("nasbench201")[1000 : 1000 + PIECES]]
+        spread = Job(measure_cell, set_course, shared, set_course(*shared, work=work))
+        pieces = [
+            Task((cell,), work) for cell in different_networks("nasbench201")[1000 : 1000 + PIECES]
+        ]
         for kind in KINDS:
             executor = make_executor(kind, workers=WORKERS)
-            done: list[Done[Measured]] = []
+            done: list[TaskResult[Measured]] = []
             begun = time.perf_counter()
             executor.run(spread, pieces[:WORKERS], done.append)
             figures[f"{kind}_start_s"] = time.perf_counter() - begun - done[-1].seconds

@@ -1,8 +1,11 @@
-"""Kill `protect` with SIGKILL again and again, start it again each time, and compare what comes out with a run that nobody disturbed.
+"""Kill `protect` with SIGKILL again and again, start it again each time, and compare what comes out
+with a run that nobody disturbed.
 
-The moments are drawn from all moments of a run: every step that a stage reports, and before and after every fsync and every rename. After
-each kill nothing that looks finished may be unfinished. When a run has come through, its report, weights, ONNX and page must be the same
-bytes as the undisturbed run's; then the next one starts from nothing. Each child is a fork, so torch is imported once.
+The moments are drawn from all moments of a run: every step that a stage reports, and before and
+after every fsync and every rename. After each kill nothing that looks finished may be unfinished.
+When a run has come through, its report, weights, ONNX and page must be the same bytes as the
+undisturbed run's; then the next one starts from nothing. Each child is a fork, so torch is imported
+once.
 
     python -m tests.benchmarks.kill_resume [--kills 100] [--seed 0] [--save]
 """
@@ -42,9 +45,33 @@ train: {epochs: 2, batch_size: 16, learning_rate: 0.05}
 audit: {images_per_class: [1, 0], seeds: 2, steps: 3, probe_steps: 3, fine_tune_rates: [0.01], probe_rates: [0.1]}
 export: {parity_samples: 2}
 """
-COMPARED = ("report.json", "report.html", "model.safetensors", "model.onnx", "recipe.yaml", "preprocessing.json", "labels.json")
-IMPORTED_ONCE = ("sklearn.datasets", "jinja2", "onnx", "onnxruntime", "onnxscript", "torch._dynamo", "torch.onnx._internal.exporter._core")
-STAGES = ("reading", "embed_task", "search_cell", "train_cell", "audit_transfer", "export_artifact", "laying out")
+COMPARED = (
+    "report.json",
+    "report.html",
+    "model.safetensors",
+    "model.onnx",
+    "recipe.yaml",
+    "preprocessing.json",
+    "labels.json",
+)
+IMPORTED_ONCE = (
+    "sklearn.datasets",
+    "jinja2",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "torch._dynamo",
+    "torch.onnx._internal.exporter._core",
+)
+STAGES = (
+    "reading",
+    "embed_task",
+    "search_cell",
+    "train_cell",
+    "audit_transfer",
+    "export_artifact",
+    "laying out",
+)
 
 
 class Moments:
@@ -101,11 +128,18 @@ def run_once(folder: Path, recipe: Recipe, moments: Moments) -> None:
     source, auxiliary, targets = DEFAULT
     artifact = protect(recipe, gather(Places(source, auxiliary, targets), recipe, do.files), do)
     private = load_private(folder.parent / "key.pem")
-    lay_out(artifact, do.files, folder / "release", provenance(do), lambda place: sign_folder(place, private))
+    lay_out(
+        artifact,
+        do.files,
+        folder / "release",
+        provenance(do),
+        lambda place: sign_folder(place, private),
+    )
 
 
 def in_a_child(folder: Path, recipe: Recipe, fatal: int | None) -> tuple[str, list[str]]:
-    """Run in a fork. Returns: the stage in which it was killed, or "" and the stage of every moment it had.
+    """Run in a fork. Returns: the stage in which it was killed, or "" and the stage of every moment
+    it had.
 
     Raises: RuntimeError: it ended in another way.
     """
@@ -120,7 +154,7 @@ def in_a_child(folder: Path, recipe: Recipe, fatal: int | None) -> tuple[str, li
             run_once(folder, recipe, moments)
             said.write_text(json.dumps(moments.passed))
             code = 0
-        except BaseException:  # noqa: BLE001 - a child must not return into its parent's stack
+        except BaseException:  # noqa: BLE001
             traceback.print_exc()
         finally:
             sys.stderr.flush()
@@ -147,13 +181,17 @@ def faults_after_a_kill(folder: Path) -> list[str]:
     release = folder / "release"
     if release.exists():
         faults += [
-            f"{release}: {check.name}: {check.value}" for check in verify_release(release, None, parity=False).checks if not check.passed
+            f"{release}: {check.name}: {check.value}"
+            for check in verify_release(release, None, parity=False).checks
+            if not check.passed
         ]
     return faults
 
 
 def kill_and_resume(root: Path, kills: int, seed: int) -> dict[str, Any]:
-    """Kill so often, spread over all stages. Returns: kills by stage, runs, differences (there must be none)."""
+    """Kill so often, spread over all stages. Returns: kills by stage, runs, differences (there must
+    be none).
+    """
     recipe_file = root / "tiny.yaml"
     recipe_file.write_text(TINY)
     recipe = read_recipe(str(recipe_file))
@@ -173,30 +211,54 @@ def kill_and_resume(root: Path, kills: int, seed: int) -> dict[str, Any]:
         folder = root / f"run-{runs}"
         folder.mkdir()
         rarest = min(STAGES, key=lambda stage: (killed[stage], STAGES.index(stage)))
-        fatal = int(generator.choice([at for at, stage in enumerate(moments, 1) if stage == rarest]))
+        fatal = int(
+            generator.choice([at for at, stage in enumerate(moments, 1) if stage == rarest])
+        )
         while died := in_a_child(folder, recipe, fatal)[0]:
             killed[died] += 1
             differences += faults_after_a_kill(folder)
             fatal = int(generator.integers(1, len(moments) // 2))
-        differences += [f"{folder.name}: {name}" for name in COMPARED if (folder / "release" / name).read_bytes() != wanted[name]]
+        differences += [
+            f"{folder.name}: {name}"
+            for name in COMPARED
+            if (folder / "release" / name).read_bytes() != wanted[name]
+        ]
         shutil.rmtree(folder)
         runs += 1
-    return {"kills": killed.total(), "by_stage": dict(killed), "runs": runs, "moments": len(moments), "differences": differences}
+    return {
+        "kills": killed.total(),
+        "by_stage": dict(killed),
+        "runs": runs,
+        "moments": len(moments),
+        "differences": differences,
+    }
 
 
 def main() -> None:
     """Kill, compare, print one line; exit 1 where anything differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=100, help="at least so many")
     parser.add_argument("--seed", type=int, default=0, help="draws the moments")
-    parser.add_argument("--save", action="store_true", help="append the line to docs/benchmarks/kill_resume.jsonl")
+    parser.add_argument(
+        "--save", action="store_true", help="append the line to docs/benchmarks/kill_resume.jsonl"
+    )
     given = parser.parse_args()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         found = kill_and_resume(Path(folder), given.kills, given.seed)
     line = json.dumps(
-        {"bench": "kill_resume", "date": datetime.now(UTC).date().isoformat(), "seed": given.seed, **found}
-        | {"differences": len(found["differences"]), "seconds": round(time.perf_counter() - started)}
+        {
+            "bench": "kill_resume",
+            "date": datetime.now(UTC).date().isoformat(),
+            "seed": given.seed,
+            **found,
+        }
+        | {
+            "differences": len(found["differences"]),
+            "seconds": round(time.perf_counter() - started),
+        }
     )
     print(line)
     print(*found["differences"], sep="\n", file=sys.stderr)

@@ -1,7 +1,8 @@
-"""How much memory a set takes that is larger than what is kept in memory: read, split, stored, then one pass in shuffled batches.
+"""How much memory a set takes that is larger than what is kept in memory: read, split, stored, then
+one pass in shuffled batches.
 
-Made-up pictures in an .npz file, decoded size as given. Counted is memory of the process's own (RssAnon), sampled every 20 ms; pages of
-mapped files are the system's to drop.
+Made-up images in an .npz file, decoded size as given. Counted is memory of the process's own
+(RssAnon), sampled every 20 ms; pages of mapped files are the system's to drop.
 """
 
 import tempfile
@@ -40,10 +41,14 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "set.npz"
-        pixels = np.lib.format.open_memmap(Path(folder) / "x.npy", "w+", np.uint8, (COUNT, SIDE, SIDE, 3))
+        pixels = np.lib.format.open_memmap(
+            Path(folder) / "x.npy", "w+", np.uint8, (COUNT, SIDE, SIDE, 3)
+        )
         generator = np.random.default_rng(0)
         for start in range(0, COUNT, 1000):
-            pixels[start : start + 1000] = generator.integers(256, size=(1000, SIDE, SIDE, 3), dtype=np.uint8)
+            pixels[start : start + 1000] = generator.integers(
+                256, size=(1000, SIDE, SIDE, 3), dtype=np.uint8
+            )
         np.savez(place, x=pixels, y=np.arange(COUNT) % 10)
         del pixels
         before = own_bytes()
@@ -54,13 +59,23 @@ def main() -> None:
         images = read_set(str(place), DataRecipe(), files)
         stored = time.perf_counter()
         pool = load_pool(images, "train", files)
-        total = sum(int(labels.sum()) for _, labels in pool.batches(256, torch.Generator().manual_seed(0)))
+        total = sum(
+            int(labels.sum()) for _, labels in pool.batches(256, torch.Generator().manual_seed(0))
+        )
         passed = time.perf_counter()
         done.set()
         watcher.join()
     size = COUNT * SIDE * SIDE * 3
-    figures = {"decoded_bytes": size, "peak_own_bytes": highest[0] - before, "share": (highest[0] - before) / size}
-    write_line("memory", given, figures | {"read_s": stored - started, "pass_s": passed - stored, "labels": total})
+    figures = {
+        "decoded_bytes": size,
+        "peak_own_bytes": highest[0] - before,
+        "share": (highest[0] - before) / size,
+    }
+    write_line(
+        "memory",
+        given,
+        figures | {"read_s": stored - started, "pass_s": passed - stored, "labels": total},
+    )
 
 
 if __name__ == "__main__":

@@ -1,20 +1,22 @@
-"""What the packaged files say of cells without a look at the source, beside published accuracies: the predictor on its mean task
-(zero-cost proxies) and the meta-bench (short trainings on other data). Needs the shared tables.
+"""What the packaged files say of cells without a look at the source, beside published accuracies:
+the predictor on its mean task (zero-cost proxies) and the meta-bench (short trainings on other
+data). Needs the shared tables.
 
-For every task of a table: Spearman of each one's order of all different networks with their published accuracy, and where the best of
-the first twelve of that order stands, in percentiles of the whole table. The best of them is the one that the owner's measurement would
-take: by 12-epoch accuracy where the table has it, else by the final one.
+For every task of a table: Spearman of each one's order of all different networks with their
+published accuracy, and where the best of the first twelve of that order stands, in percentiles of
+the whole table. The best of them is the one that the owner's measurement would take: by 12-epoch
+accuracy where the table has it, else by the final one.
 """
 
 import numpy as np
 from scipy.stats import spearmanr
 
+from lockforge.benchmark.tables._published import percentiles, read_table
 from lockforge.recipe import SearchRecipe
 from lockforge.search.meta_bench import load_meta_bench
 from lockforge.search.predictor import load_predictor
 from lockforge.search.ranking import standing
 from lockforge.spaces.isomorphism import different_networks
-from lockforge.spaces.tables import percentiles, read_table
 from tests.benchmarks.line import arguments, write_line
 from tests.conftest import SHARED
 
@@ -43,7 +45,10 @@ def compare(space: str, panel_size: int) -> dict[str, dict[str, dict[str, float]
             first = np.argsort(-prior, kind="stable")[:FIRST]
             best = first[np.argmax(seen[first])]
             order = float(spearmanr(prior, final).statistic)
-            found[task][name] = {"spearman": round(order, 3), "best_of_first": round(float(final[best]), 1)}
+            found[task][name] = {
+                "spearman": round(order, 3),
+                "best_of_first": round(float(final[best]), 1),
+            }
     return found
 
 
@@ -54,7 +59,10 @@ def main() -> None:
     found = {space: compare(space, panel) for space in FILES}
     for tasks in found.values():
         for task, priors in tasks.items():
-            told = (f"{name}: Spearman {of['spearman']:6.3f}, best of first {of['best_of_first']:5.1f}" for name, of in priors.items())
+            told = (
+                f"{name}: Spearman {of['spearman']:6.3f}, best of first {of['best_of_first']:5.1f}"
+                for name, of in priors.items()
+            )
             print(f"{task:<16}", "   ".join(told))
     write_line("priors", given, {"first": FIRST, "panel": panel, "spaces": found})
 

@@ -1,7 +1,9 @@
-"""`protect` on the built-in digits with its `quick` audit, by each executor of this machine; with the weight lock unless `--without lock`.
+"""`protect` on the built-in digits with its `quick` audit, by each executor of this machine; with
+the weight lock unless `--without lock`.
 
-Each run begins with an empty runs folder, and all must leave the same report. `NAME_s` is the whole command by the clock, `NAME_stages`
-the seconds that its stages took; those that go side by side are counted each.
+Each run begins with an empty runs folder, and all must leave the same report. `NAME_s` is the whole
+command by the clock, `NAME_stages` the seconds that its stages took; those that go side by side are
+counted each.
 """
 
 import json
@@ -28,20 +30,49 @@ def main() -> None:
     for _ in range(given.repeats):
         for kind in kinds:
             with tempfile.TemporaryDirectory() as folder:
-                seconds[kind].append(protect(Path(folder), kind, given.threads, given.device, locked="lock" not in given.without))
+                seconds[kind].append(
+                    protect(
+                        Path(folder),
+                        kind,
+                        given.threads,
+                        given.device,
+                        locked="lock" not in given.without,
+                    )
+                )
                 reports.add((Path(folder) / "release" / "report.json").read_bytes())
-                stages[kind] = json.loads((Path(folder) / "release" / "provenance.json").read_text())["seconds"]
+                stages[kind] = json.loads(
+                    (Path(folder) / "release" / "provenance.json").read_text()
+                )["seconds"]
     if len(reports) != 1:
         sys.exit(f"the {len(kinds) * given.repeats} runs left {len(reports)} different reports")
     figures: dict[str, object] = {"locked": "lock" not in given.without, "executors": kinds}
     figures |= {f"{kind}_s": statistics.median(took) for kind, took in seconds.items()}
-    write_line("protect", given, figures | {f"{kind}_stages": found for kind, found in stages.items()})
+    write_line(
+        "protect", given, figures | {f"{kind}_stages": found for kind, found in stages.items()}
+    )
 
 
 def protect(folder: Path, kind: str, threads: int, device: str, *, locked: bool) -> float:
     """Seconds of one command that leaves a release in `folder`."""
-    command = [sys.executable, "-m", "lockforge", "protect", "--unsigned", "--executor", kind, "--device", device]
-    command += ["--runs", str(folder / "runs"), "--out", str(folder / "release"), "--set", f"threads={threads}"]
+    command = [
+        sys.executable,
+        "-m",
+        "lockforge",
+        "protect",
+        "--unsigned",
+        "--executor",
+        kind,
+        "--device",
+        device,
+    ]
+    command += [
+        "--runs",
+        str(folder / "runs"),
+        "--out",
+        str(folder / "release"),
+        "--set",
+        f"threads={threads}",
+    ]
     command += ["--set", "prune.method=ntp"] if locked else []
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)

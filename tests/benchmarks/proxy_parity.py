@@ -1,11 +1,14 @@
-"""Our zero-cost proxies beside the published table's (NAS-Bench-Suite-Zero), CIFAR-10, published skeleton, batch 64.
+"""Our zero-cost proxies beside the published table's (NAS-Bench-Suite-Zero), CIFAR-10, published
+skeleton, batch 64.
 
-Random cells of the 9,445 in which every operation is reachable. Printed beside each Spearman correlation: the least that is aimed at, and
-the table's own ceiling, the correlation of the table with itself between pairs of isomorphic cells. Needs the shared tables and images.
+Random cells of the 9,445 in which every operation is reachable. Printed beside each Spearman
+correlation: the least that is aimed at, and the table's own ceiling, the correlation of the table
+with itself between pairs of isomorphic cells. Needs the shared tables and images.
 
-Convolutions are drawn as torch does by default, uniform with variance 1 / (3 fan-in), because the table's networks were: ours have six
-times that. Batch norm takes it out of most proxies but not out of grasp, since shortcuts and head have none, nor out of synflow. `--ours`
-keeps our own. With `--difference` also grasp by a difference of gradients, beside the table and the exact one.
+Convolutions are drawn as torch does by default, uniform with variance 1 / (3 fan-in), because the
+table's networks were: ours have six times that. Batch norm takes it out of most proxies but not out
+of grasp, since shortcuts and head have none, nor out of synflow. `--ours` keeps our own. With
+`--difference` also grasp by a difference of gradients, beside the table and the exact one.
 
     python -m tests.benchmarks.proxy_parity [--cells 300] [--ours] [--difference] [--save]
 """
@@ -24,13 +27,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from lockforge.models.networks import build
 from lockforge.randomness import numpy_generator, torch_generator
 from lockforge.records import Cell
-from lockforge.search.data_free import DATA_FREE, score_data_free
-from lockforge.search.proxies import PROXIES, score_network
+from lockforge.search._data_free import DATA_FREE, score_data_free
+from lockforge.search._proxies import PROXIES, score_network
 from lockforge.spaces import nasbench201
 from lockforge.spaces.isomorphism import network_key
-from lockforge.spaces.networks import build
 from tests.benchmarks.line import FOLDER, add_device
 from tests.conftest import SHARED
 
@@ -51,7 +54,11 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
 
 def both_say(mine: Sequence[float], theirs: Sequence[float]) -> list[tuple[float, float]]:
     """The pairs in which neither value is missing or failed."""
-    return [pair for pair in zip(mine, theirs, strict=True) if np.isfinite(pair).all() and min(pair) > FAILED]
+    return [
+        pair
+        for pair in zip(mine, theirs, strict=True)
+        if np.isfinite(pair).all() and min(pair) > FAILED
+    ]
 
 
 def number(value: float | None) -> float:
@@ -66,8 +73,12 @@ def table() -> dict[str, dict[str, float]]:
     return {row["arch_str"]: {name: float(row[name] or "nan") for name in WANTED} for row in rows}
 
 
-def ceiling(published: dict[str, dict[str, float]], name: str, generator: np.random.Generator) -> float:
-    """Spearman between two cells that are the same network, one pair for each network that is in the table twice."""
+def ceiling(
+    published: dict[str, dict[str, float]], name: str, generator: np.random.Generator
+) -> float:
+    """Spearman between two cells that are the same network, one pair for each network that is in
+    the table twice.
+    """
     same: dict[str, list[str]] = defaultdict(list)
     for text in published:
         same[network_key(Cell.parse(text), "nasbench201")].append(text)
@@ -86,7 +97,9 @@ def as_torch_draws(network: nn.Module, generator: torch.Generator) -> None:
 
 def main() -> None:
     """Score, correlate, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cells", type=int, default=300)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--ours", action="store_true", help="networks as we draw them")
@@ -102,7 +115,9 @@ def main() -> None:
         rows = generator.choice(len(stored["x_train"]), BATCH, replace=False)
         raw, labels = stored["x_train"][rows], torch.from_numpy(stored["y_train"][rows])
     images = torch.from_numpy(raw).permute(0, 3, 1, 2).float().div(255)
-    images = (images - torch.tensor([0.4914, 0.4822, 0.4465]).view(1, 3, 1, 1)) / torch.tensor([0.247, 0.2435, 0.2616]).view(1, 3, 1, 1)
+    images = (images - torch.tensor([0.4914, 0.4822, 0.4465]).view(1, 3, 1, 1)) / torch.tensor(
+        [0.247, 0.2435, 0.2616]
+    ).view(1, 3, 1, 1)
 
     images, labels = images.to(given.device), labels.to(given.device)
 
@@ -110,17 +125,27 @@ def main() -> None:
     differences: list[float] = []
     started = time.perf_counter()
     for at, text in enumerate(chosen):
-        network = build(nasbench201.published(10, (3, 32, 32), Cell.parse(text)), torch_generator(0, "proxy parity", text))
+        network = build(
+            nasbench201.published(10, (3, 32, 32), Cell.parse(text)),
+            torch_generator(0, "proxy parity", text),
+        )
         if not given.ours:
             as_torch_draws(network, torch_generator(0, "proxy parity", "torch", text))
         network.to(given.device)
-        scores = score_network(network, images, labels) | score_data_free(network, (3, 32, 32), torch_generator(0, "zen", text))
+        scores = score_network(network, images, labels) | score_data_free(
+            network, (3, 32, 32), torch_generator(0, "zen", text)
+        )
         for name in (*PROXIES, *DATA_FREE):
             ours[name].append(number(scores[name]))
         if given.difference:
-            differences.append(number(score_network(network, images, labels, grasp="difference")["grasp"]))
+            differences.append(
+                number(score_network(network, images, labels, grasp="difference")["grasp"])
+            )
         if at % 20 == 19:
-            print(f"{at + 1} cells, {(time.perf_counter() - started) / (at + 1):.2f} s each", flush=True)
+            print(
+                f"{at + 1} cells, {(time.perf_counter() - started) / (at + 1):.2f} s each",
+                flush=True,
+            )
 
     figures: dict[str, dict[str, float]] = {}
     for name, least in WANTED.items():
@@ -132,7 +157,10 @@ def main() -> None:
             "ceiling": round(ceiling(published, name, generator), 4),
             "cells": len(pairs),
         }
-        print(f"{name:<10} {found:7.4f}  wanted {least:5.3f}  table with itself {figures[name]['ceiling']:7.4f}  {len(pairs)} cells")
+        print(
+            f"{name:<10} {found:7.4f}  wanted {least:5.3f}  table with itself "
+            f"{figures[name]['ceiling']:7.4f}  {len(pairs)} cells"
+        )
     line = {
         "bench": "proxy_parity",
         "date": datetime.now(UTC).date().isoformat(),
@@ -145,7 +173,10 @@ def main() -> None:
         others = {"exact": ours["grasp"], "table": [published[text]["grasp"] for text in chosen]}
         pairs_with = {name: both_say(differences, values) for name, values in others.items()}
         line["grasp_by_difference"] = {
-            f"with_{name}": {"spearman": round(spearman(*zip(*pairs, strict=True)), 5), "cells": len(pairs)}
+            f"with_{name}": {
+                "spearman": round(spearman(*zip(*pairs, strict=True)), 5),
+                "cells": len(pairs),
+            }
             for name, pairs in pairs_with.items()
         }
         print("grasp by difference", line["grasp_by_difference"])

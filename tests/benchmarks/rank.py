@@ -25,7 +25,10 @@ def main() -> None:
     flipped = int(((batched > 0) != (single > 0))[np.abs(single) > 1e-5].sum())
     if flipped:
         raise SystemExit(f"{flipped} answers differ: nothing is timed")
-    ways = {"one_by_one_s": lambda: rank_one_by_one(predictor, cells, vectors), "batched_s": lambda: rank(predictor, cells, vectors)}
+    ways = {
+        "one_by_one_s": lambda: rank_one_by_one(predictor, cells, vectors),
+        "batched_s": lambda: rank(predictor, cells, vectors),
+    }
     seconds = by_turns(ways, given.repeats, given.device)
     figures = {
         "pairs": TASKS * CELLS * (CELLS - 1) // 2,

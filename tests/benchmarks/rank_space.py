@@ -1,4 +1,5 @@
-"""Ranking a whole space: 15,625 cells on 11 embeddings against a panel of 256 (44 million questions). The aim is 20 s on 2 cores.
+"""Ranking a whole space: 15,625 cells on 11 embeddings against a panel of 256 (44 million
+questions). The aim is 20 s on 2 cores.
 
 Same answers first: on a sample of cells the shares are those of asking each pair.
 """
@@ -24,15 +25,33 @@ def main() -> None:
     sample = [cells[at] for at in generator.choice(len(cells), SAMPLE, replace=False)]
     vectors = generator.dirichlet(np.ones(len(predictor.tasks)), size=TASKS) @ predictor.tasks
     asked = [
-        np.mean([(np.sign(predictor.ask([cell] * PANEL, panel, np.repeat(vector[None], PANEL, 0))) + 1) / 2 for vector in vectors])
+        np.mean(
+            [
+                (
+                    np.sign(predictor.ask([cell] * PANEL, panel, np.repeat(vector[None], PANEL, 0)))
+                    + 1
+                )
+                / 2
+                for vector in vectors
+            ]
+        )
         for cell in sample
     ]
     difference = float(np.abs(np.array(asked) - standing(predictor, sample, panel, vectors)).max())
     if difference > 2 / (TASKS * PANEL):
         raise SystemExit(f"shares differ by {difference}: nothing is timed")
-    seconds = by_turns({"space_s": lambda: standing(predictor, cells, panel, vectors)}, given.repeats, given.device)
+    seconds = by_turns(
+        {"space_s": lambda: standing(predictor, cells, panel, vectors)}, given.repeats, given.device
+    )
     write_line(
-        "rank_space", given, {"cells": len(cells), "questions": len(cells) * PANEL * TASKS, "largest_difference": difference, **seconds}
+        "rank_space",
+        given,
+        {
+            "cells": len(cells),
+            "questions": len(cells) * PANEL * TASKS,
+            "largest_difference": difference,
+            **seconds,
+        },
     )
 
 

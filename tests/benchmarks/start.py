@@ -1,6 +1,8 @@
-"""How long a user waits for `lockforge --help`, `verify --help` and a wrong option, beside a Python that does nothing.
+"""How long a user waits for `lockforge --help`, `verify --help` and a wrong option, beside a Python
+that does nothing.
 
-The aim is half a second for `--help`. Each way is a process of its own; by turns, the median counts.
+The aim is half a second for `--help`. Each way is a process of its own; by turns, the median
+counts.
 """
 
 import functools
@@ -28,8 +30,12 @@ def start(name: str) -> None:
 def main() -> None:
     """Time all of them and print the line."""
     given = arguments(__doc__, repeats=15)
-    seconds = by_turns({name: functools.partial(start, name) for name in WAYS}, given.repeats, given.device)
-    figures = {f"{name}_s": value for name, value in seconds.items()} | {"help_over_python": seconds["help"] / seconds["python"]}
+    seconds = by_turns(
+        {name: functools.partial(start, name) for name in WAYS}, given.repeats, given.device
+    )
+    figures = {f"{name}_s": value for name, value in seconds.items()} | {
+        "help_over_python": seconds["help"] / seconds["python"]
+    }
     write_line("start", given, figures)
 
 

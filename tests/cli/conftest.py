@@ -12,8 +12,12 @@ Outputs = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Outputs:
-    """`outputs("protect", "photos")` in an empty folder gives the exit code, standard output and standard error."""
+def outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Outputs:
+    """`outputs("protect", "photos")` in an empty folder gives the exit code, standard output and
+    standard error.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
 
@@ -29,7 +33,9 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 @pytest.fixture
 def run(outputs: Outputs) -> Callable[..., tuple[int, str]]:
-    """`run("protect", "photos")` in an empty folder gives the exit code and what was said, the answer first."""
+    """`run("protect", "photos")` in an empty folder gives the exit code and what was said, the
+    answer first.
+    """
 
     def call(*arguments: str) -> tuple[int, str]:
         code, out, err = outputs(*arguments)

@@ -1,4 +1,6 @@
-"""The command line: one answer on standard output, one message and one exit code for each kind of fault."""
+"""The command line: one answer on standard output, one message and one exit code for each kind of
+fault.
+"""
 
 import json
 import subprocess
@@ -8,14 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from lockforge.cli.doctor import examine
-from lockforge.cli.show import Terminal
+from lockforge.cli._console import Terminal
+from lockforge.cli._doctor import examine
 from lockforge.recipe import Recipe, read_recipe
 
 
 def lockforge(*arguments: str, where: Path) -> subprocess.CompletedProcess[str]:
     """Run the command as a user would."""
-    return subprocess.run([sys.executable, "-m", "lockforge", *arguments], cwd=where, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "lockforge", *arguments],
+        cwd=where,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize(
@@ -34,7 +42,9 @@ def lockforge(*arguments: str, where: Path) -> subprocess.CompletedProcess[str]:
         (("search", "digits:0-4", "--device", "cuda"), 4, "cuda"),
     ],
 )
-def test_a_fault_has_its_exit_code_and_says_what_it_is_about(arguments: tuple[str, ...], code: int, words: str, tmp_path: Path) -> None:
+def test_a_fault_has_its_exit_code_and_says_what_it_is_about(
+    arguments: tuple[str, ...], code: int, words: str, tmp_path: Path
+) -> None:
     """The message names the value and a way out, without a traceback."""
     import torch
 
@@ -67,7 +77,10 @@ def test_init_writes_the_default_recipe_and_does_not_overwrite(tmp_path: Path) -
 def test_runs_list_and_clean_answer_in_json(tmp_path: Path) -> None:
     """A machine reads the same as a person."""
     assert json.loads(lockforge("runs", "list", "--json", where=tmp_path).stdout) == []
-    assert json.loads(lockforge("runs", "clean", "--json", where=tmp_path).stdout) == {"bytes": 0, "removed": 0}
+    assert json.loads(lockforge("runs", "clean", "--json", where=tmp_path).stdout) == {
+        "bytes": 0,
+        "removed": 0,
+    }
 
 
 def test_doctor_names_versions_devices_and_disk(tmp_path: Path) -> None:
@@ -81,12 +94,19 @@ def test_doctor_names_versions_devices_and_disk(tmp_path: Path) -> None:
 
 def test_doctor_notices_two_onnxruntimes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Installed together the CUDA provider vanishes silently, so that is a fault."""
-    monkeypatch.setattr("lockforge.cli.doctor.installed", lambda _package: "1.0")
-    assert any(finding.state == "FAULT" and "two onnxruntimes" in finding.name for finding in examine(tmp_path))
+    monkeypatch.setattr("lockforge.cli._doctor.installed", lambda _package: "1.0")
+    assert any(
+        finding.state == "FAULT" and "two onnxruntimes" in finding.name
+        for finding in examine(tmp_path)
+    )
 
 
-def test_each_of_two_trainings_is_told_with_its_own_note(capsys: pytest.CaptureFixture[str]) -> None:
-    """They end side by side; a line where no terminal is. Of another stage, and of what was found, no note."""
+def test_each_of_two_trainings_is_told_with_its_own_note(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """They end side by side; a line where no terminal is. Of another stage, and of what was found,
+    no note.
+    """
     with Terminal("recipe digits") as terminal:
         for stage, cached, note in (
             ("train_cell", False, "first 0.91"),
@@ -96,13 +116,26 @@ def test_each_of_two_trainings_is_told_with_its_own_note(capsys: pytest.CaptureF
             terminal.end(stage, 1.5, cached=cached, note=note)
         terminal.end("train_cell", 1.5, cached=True, note="")
     lines = capsys.readouterr().err.splitlines()
-    assert ["first 0.91" in lines[1], "second 0.87" in lines[2], "third" in lines[3], "found done" in lines[4]] == [True, True, False, True]
+    assert [
+        "first 0.91" in lines[1],
+        "second 0.87" in lines[2],
+        "third" in lines[3],
+        "found done" in lines[4],
+    ] == [True, True, False, True]
 
 
 def test_want_of_memory_is_no_bug(run: Callable[..., tuple[int, str]]) -> None:
     """A network that no machine holds: code 4, and what to make smaller."""
-    small = ("network.stem_channels=16777216", "search.measurements=2", "data.limit_per_class=8", "embed.samples=12", "embed.head_steps=3")
-    code, said = run("search", "digits", *(part for setting in small for part in ("--set", setting)))
+    small = (
+        "network.stem_channels=16777216",
+        "search.measurements=2",
+        "data.limit_per_class=8",
+        "embed.samples=12",
+        "embed.head_steps=3",
+    )
+    code, said = run(
+        "search", "digits", *(part for setting in small for part in ("--set", setting))
+    )
     assert code == 4, said
     assert "memory ran out" in said
     assert "data.size" in said
@@ -119,7 +152,9 @@ lockforge.cli.app.command()(broken)
 sys.argv = ["lockforge", "broken"]
 lockforge.cli.main()
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 70
     assert "RuntimeError: oh" in done.stderr
     assert "bug" in done.stderr

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lockforge.cli.keys import VARIABLE, open_key, read_passphrase
-from lockforge.cli.releases import Signing, check_out
+from lockforge.cli._keys import VARIABLE, open_key, read_passphrase
+from lockforge.cli._releases import Signing, check_out
 from lockforge.errors import RecipeError
 from lockforge.evidence.signing import fingerprint, is_locked, load_public, new_key
 
@@ -23,7 +23,9 @@ def _nobody_to_ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_a_new_key_is_yours_alone_and_never_printed(run: Run, tmp_path: Path) -> None:
-    """0600 in the config folder; the answer names both files and the fingerprint and holds no key; nothing is overwritten."""
+    """0600 in the config folder; the answer names both files and the fingerprint and holds no key;
+    nothing is overwritten.
+    """
     code, said = run("keys", "new")
     path = tmp_path / "config" / "lockforge" / "signing.pem"
     assert code == 0
@@ -49,10 +51,15 @@ def test_public_part_and_fingerprint_are_shown_of_either_part(run: Run, tmp_path
     assert "keys new" in run("keys", "public")[1]
 
 
-def test_a_passphrase_comes_from_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With it the key is locked and opens again everywhere; without it, or with another, the answer is one line and exit code 2."""
+def test_a_passphrase_comes_from_the_environment(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With it the key is locked and opens again everywhere; without it, or with another, the answer
+    is one line and exit code 2.
+    """
     assert run("keys", "new", "--passphrase", "--out", "k") == (
-        2, f"error: the key needs a passphrase and there is no terminal to ask at\nhint: set {VARIABLE}\n"
+        2, ("error: the key needs a passphrase and there is no terminal to ask at\nhint: set "
+           f"{VARIABLE}\n")
     )  # fmt: skip
     monkeypatch.setenv(VARIABLE, "open sesame")
     assert run("keys", "new", "--passphrase", "--out", "k", "--json")[0] == 0
@@ -86,18 +93,25 @@ def test_a_layout_and_a_release_do_not_share_a_folder(tmp_path: Path) -> None:
     for oci in (tmp_path / "release", tmp_path / "release" / "oci", tmp_path):
         with pytest.raises(RecipeError, match="lie in one another"):
             check_out(tmp_path / "release", oci, Signing(unsigned=True))
-    assert check_out(tmp_path / "release", tmp_path / "oci", Signing(unsigned=True)).oci == tmp_path / "oci"
+    assert (
+        check_out(tmp_path / "release", tmp_path / "oci", Signing(unsigned=True)).oci
+        == tmp_path / "oci"
+    )
 
 
 def test_options_that_exclude_each_other_are_refused(tmp_path: Path) -> None:
     """Said before the work begins: a certificate needs its key, and a release has one signature."""
     wrong: dict[str, dict[str, object]] = {
-        "without --key": {"certificate": tmp_path / "c"}, "exclude each other": {"key": tmp_path / "k", "unsigned": True},
-        "--keyless excludes": {"keyless": True, "key": tmp_path / "k"}, "keyless excludes --key and": {"keyless": True, "unsigned": True},
-        "are for --keyless": {"token": tmp_path / "t"}, "and --trust-config are for": {"services": "offline"},
+        "without --key": {"certificate": tmp_path / "c"}, "exclude each "
+                                                          "other": {"key": tmp_path / "k", "unsigned": True},
+        "--keyless excludes": {"keyless": True, "key": tmp_path / "k"}, "keyless excludes --key "
+                                                                        "and": {"keyless": True, "unsigned": True},
+        "are for --keyless": {"token": tmp_path / "t"}, "and --trust-config are "
+                                                        "for": {"services": "offline"},
         "cannot be made offline": {"keyless": True, "services": "offline"},
     }  # fmt: skip
     for said, asked in wrong.items():
         with pytest.raises(RecipeError, match=said):
-            check_out(tmp_path / "release", None, Signing(**asked))  # type: ignore[arg-type]  # its own fields
+            # its own fields
+            check_out(tmp_path / "release", None, Signing(**asked))  # type: ignore[arg-type]
     assert not (tmp_path / "release").exists()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lockforge.data.pictures import UNDECIDED, Pictures, content_hashes
-from lockforge.data.synthetic import draw_pictures
+from lockforge.data._raw_images import UNDECIDED, Images, content_hashes
+from lockforge.data._synthetic import draw_images
 from lockforge.files import Files
 
 Save = Callable[..., str]
@@ -35,18 +35,18 @@ def save(tmp_path: Path) -> Save:
 
 @pytest.fixture
 def drawn(rng: np.random.Generator) -> dict[str, Any]:
-    """Sixty drawn colour pictures as x, y and classes of a .npz file: which figure?"""
-    asked = draw_pictures(60, rng, side=12).asked("figure")
+    """Sixty drawn colour images as x, y and classes of a .npz file: which figure?"""
+    asked = draw_images(60, rng, side=12).asked("figure")
     return {"x": asked.images, "y": asked.labels, "classes": np.array(asked.classes)}
 
 
 @pytest.fixture
-def pictures(rng: np.random.Generator) -> Callable[..., Pictures]:
-    """`pictures(labels, split=...)` makes random, different 4 x 4 pictures with these labels."""
+def images(rng: np.random.Generator) -> Callable[..., Images]:
+    """`images(labels, split=...)` makes random, different 4 x 4 images with these labels."""
 
-    def make(labels: list[int], split: list[int] | None = None) -> Pictures:
+    def make(labels: list[int], split: list[int] | None = None) -> Images:
         images = rng.integers(256, size=(len(labels), 4, 4, 1), dtype=np.uint8)
-        return Pictures(
+        return Images(
             images=images.transpose(0, 3, 1, 2),
             labels=np.array(labels, np.int64),
             content=content_hashes(images),
@@ -58,7 +58,7 @@ def pictures(rng: np.random.Generator) -> Callable[..., Pictures]:
 
 
 def put(path: Path, pixels: np.ndarray, **how: Any) -> Path:
-    """Write one picture, with its folders."""
+    """Write one image, with its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **how)
     return path
@@ -66,7 +66,7 @@ def put(path: Path, pixels: np.ndarray, **how: Any) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
-    """cat/ and dog/ with four random 9 x 7 colour pictures each."""
+    """cat/ and dog/ with four random 9 x 7 colour images each."""
     root = tmp_path / "photos"
     for name in ("cat", "dog"):
         for at in range(4):

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lockforge.data.arrays import read_arrays
-from lockforge.data.pictures import TEST, TRAIN, UNDECIDED, VAL
+from lockforge.data._arrays import read_arrays
+from lockforge.data._raw_images import TEST, TRAIN, UNDECIDED, VAL
 from lockforge.errors import DataError
 
 Save = Callable[..., str]
@@ -21,7 +21,7 @@ def read(place: str) -> Any:
     return read_arrays(Path(place))
 
 
-def test_pictures_labels_and_classes_come_back_as_stored(save: Save, drawn: dict[str, Any]) -> None:
+def test_images_labels_and_classes_come_back_as_stored(save: Save, drawn: dict[str, Any]) -> None:
     """A round trip without splits."""
     back = read(save("a", **drawn))
     assert np.array_equal(back.images, drawn["x"])
@@ -33,7 +33,17 @@ def test_pictures_labels_and_classes_come_back_as_stored(save: Save, drawn: dict
 def test_given_splits_are_kept(save: Save, drawn: dict[str, Any]) -> None:
     """x_train, x_val and x_test are splits 0, 1 and 2."""
     x, y = drawn["x"], drawn["y"]
-    back = read(save("a", x_train=x[:40], y_train=y[:40], x_val=x[40:50], y_val=y[40:50], x_test=x[50:], y_test=y[50:]))
+    back = read(
+        save(
+            "a",
+            x_train=x[:40],
+            y_train=y[:40],
+            x_val=x[40:50],
+            y_val=y[40:50],
+            x_test=x[50:],
+            y_test=y[50:],
+        )
+    )
     assert back.split.tolist() == [TRAIN] * 40 + [VAL] * 10 + [TEST] * 10
     assert np.array_equal(back.images, x)
 
@@ -49,14 +59,14 @@ def test_given_splits_are_kept(save: Save, drawn: dict[str, Any]) -> None:
     ],
     ids=["channels first", "whole numbers", "0 to 1", "0 to 255", "big-endian"],
 )
-def test_every_way_to_store_pixels_gives_the_same_pictures(
+def test_every_way_to_store_pixels_gives_the_same_images(
     change: Callable[[np.ndarray], np.ndarray], save: Save, drawn: dict[str, Any]
 ) -> None:
     """Axis order and number format decide nothing."""
     assert np.array_equal(read(save("a", **{**drawn, "x": change(drawn["x"])})).images, drawn["x"])
 
 
-def test_pictures_without_a_channel_axis_are_grey(save: Save, drawn: dict[str, Any]) -> None:
+def test_images_without_a_channel_axis_are_grey(save: Save, drawn: dict[str, Any]) -> None:
     """(n, h, w) is read; black-and-white booleans are 0 and 255."""
     bits = drawn["x"][..., 0] > 99
     back = read(save("a", **{**drawn, "x": bits}))
@@ -65,7 +75,14 @@ def test_pictures_without_a_channel_axis_are_grey(save: Save, drawn: dict[str, A
 
 def test_classes_that_do_not_occur_are_left_out(save: Save, drawn: dict[str, Any]) -> None:
     """Ten names, two of them used: two classes, labels 0 and 1."""
-    back = read(save("a", x=drawn["x"], y=np.where(drawn["y"] < 2, 7, 3), classes=np.array(list("abcdefghij"))))
+    back = read(
+        save(
+            "a",
+            x=drawn["x"],
+            y=np.where(drawn["y"] < 2, 7, 3),
+            classes=np.array(list("abcdefghij")),
+        )
+    )
     assert back.classes == ("d", "h")
     assert np.array_equal(back.labels, (drawn["y"] < 2).astype(int))
 
@@ -86,35 +103,76 @@ def _with(x: np.ndarray, value: float) -> np.ndarray:
 
 
 FAULTY: dict[str, tuple[Callable[[np.ndarray, np.ndarray], dict[str, Any]], str]] = {
-    "lengths differ": (lambda x, y: {"x": x, "y": y[:-1]}, "x has 60 pictures, y has 59 labels"),
-    "not a number": (lambda x, y: {"x": _with(x, np.nan), "y": y}, r"1 picture\(s\) with NaN or infinite pixels, the first at index 3"),
+    "lengths differ": (lambda x, y: {"x": x, "y": y[:-1]}, "x has 60 images, y has 59 labels"),
+    "not a number": (
+        lambda x, y: {"x": _with(x, np.nan), "y": y},
+        r"1 image\(s\) with NaN or infinite pixels, the first at index 3",
+    ),
     "infinite": (lambda x, y: {"x": _with(x, np.inf), "y": y}, "NaN or infinite"),
     "negative": (lambda x, y: {"x": _with(x, -0.5), "y": y}, "pixels from -0.5 to"),
     "too large": (lambda x, y: {"x": x.astype(np.int32) + 1, "y": y}, "to 256"),
-    "two scales": (lambda x, y: {"x_train": x / 255.0, "y_train": y, "x_test": x / 1.0, "y_test": y}, r"some in \[0, 255\]"),
-    "label beyond classes": (lambda x, y: {"x": x, "y": y, "classes": np.array(["a", "b"])}, "labels from 0 to 4, but `classes` names 2"),
+    "two scales": (
+        lambda x, y: {"x_train": x / 255.0, "y_train": y, "x_test": x / 1.0, "y_test": y},
+        r"some in \[0, 255\]",
+    ),
+    "label beyond classes": (
+        lambda x, y: {"x": x, "y": y, "classes": np.array(["a", "b"])},
+        "labels from 0 to 4, but `classes` names 2",
+    ),
     "negative label": (lambda x, y: {"x": x, "y": y - 1}, "a label cannot be negative"),
     "floating labels": (lambda x, y: {"x": x, "y": y / 2}, "labels are whole numbers or words"),
-    "one-hot labels": (lambda x, y: {"x": x, "y": np.eye(5, dtype=int)[y]}, r"y: int64 of shape \(60, 5\)"),
-    "words and numbers": (lambda x, y: {"x_train": x, "y_train": y, "x_test": x, "y_test": y.astype(str)}, "words and some are numbers"),
-    "one class": (lambda x, y: {"x": x, "y": y * 0}, r"1 class\(es\) with pictures \('0'\); at least 2"),
-    "a class named twice": (lambda x, y: {"x": x, "y": y, "classes": np.array(list("abbcd"))}, "'b' is given twice"),
-    "unprintable class": (lambda x, y: {"x": x, "y": y, "classes": np.array(["a", "\x1b[31m", "c", "d", "e"])}, "not a class name"),
-    "pickled": (lambda x, y: {"x": x, "y": y.astype(object)}, "y: an object array; it would have to be unpickled"),
+    "one-hot labels": (
+        lambda x, y: {"x": x, "y": np.eye(5, dtype=int)[y]},
+        r"y: int64 of shape \(60, 5\)",
+    ),
+    "words and numbers": (
+        lambda x, y: {"x_train": x, "y_train": y, "x_test": x, "y_test": y.astype(str)},
+        "words and some are numbers",
+    ),
+    "one class": (
+        lambda x, y: {"x": x, "y": y * 0},
+        r"1 class\(es\) with images \('0'\); at least 2",
+    ),
+    "a class named twice": (
+        lambda x, y: {"x": x, "y": y, "classes": np.array(list("abbcd"))},
+        "'b' is given twice",
+    ),
+    "unprintable class": (
+        lambda x, y: {"x": x, "y": y, "classes": np.array(["a", "\x1b[31m", "c", "d", "e"])},
+        "not a class name",
+    ),
+    "pickled": (
+        lambda x, y: {"x": x, "y": y.astype(object)},
+        "y: an object array; it would have to be unpickled",
+    ),
     "no labels": (lambda x, _: {"x": x}, "only x is there"),
-    "nothing known": (lambda x, _: {"pictures": x}, "it holds none of x, y, x_train, y_train, but: pictures.npy"),
-    "only a test split": (lambda x, y: {"x_test": x, "y_test": y}, "no pictures to train on"),
-    "both layouts": (lambda x, y: {"x": x, "y": y, "x_train": x, "y_train": y}, "which are the pictures"),
-    "five channels": (lambda x, y: {"x": x.repeat(2, axis=3)[..., :5], "y": y}, r"shape \(60, 12, 12, 5\)"),
+    "nothing known": (
+        lambda x, _: {"images": x},
+        "it holds none of x, y, x_train, y_train, but: images.npy",
+    ),
+    "only a test split": (lambda x, y: {"x_test": x, "y_test": y}, "no images to train on"),
+    "both layouts": (
+        lambda x, y: {"x": x, "y": y, "x_train": x, "y_train": y},
+        "which are the images",
+    ),
+    "five channels": (
+        lambda x, y: {"x": x.repeat(2, axis=3)[..., :5], "y": y},
+        r"shape \(60, 12, 12, 5\)",
+    ),
     "complex": (lambda x, y: {"x": x * 1j, "y": y}, "complex128 are not pixels"),
     "structured": (lambda x, y: {"x": x.astype([("r", "u1")]), "y": y}, "are not pixels"),
-    "empty": (lambda x, y: {"x": x[:0], "y": y[:0]}, "no pictures to train on"),
-    "shapes differ": (lambda x, y: {"x_train": x, "y_train": y, "x_test": x[:, :8], "y_test": y}, "pictures of different shapes"),
+    "empty": (lambda x, y: {"x": x[:0], "y": y[:0]}, "no images to train on"),
+    "shapes differ": (
+        lambda x, y: {"x_train": x, "y_train": y, "x_test": x[:, :8], "y_test": y},
+        "images of different shapes",
+    ),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTY)
-def test_a_faulty_file_is_refused_and_the_fault_named(fault: str, save: Save, drawn: dict[str, Any]) -> None:
+def test_a_faulty_file_is_refused_and_the_fault_named(
+    fault: str, save: Save, drawn: dict[str, Any]
+) -> None:
     """Each is a DataError with a way out."""
     make, message = FAULTY[fault]
     with pytest.raises(DataError, match=message) as caught:
@@ -140,14 +198,19 @@ def npy_bytes(header: str) -> bytes:
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("{'descr': '|u1', 'fortran_order': False, 'shape': (1000000, 1000, 1000), }", "but 8 bytes follow"),
+        (
+            "{'descr': '|u1', 'fortran_order': False, 'shape': (1000000, 1000, 1000), }",
+            "but 8 bytes follow",
+        ),
         ("{'descr': '|u1', 'fortran_order': False, 'shape': (-2, -2, 2), }", "8 bytes|not a sound"),
         ("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", "object array"),
         ("__import__('os').system('true')", "not a sound .npz file"),
         ("{'descr': '|u1'", "not a sound .npz file"),
     ],
 )
-def test_a_header_that_lies_is_refused_before_memory_is_asked_for(header: str, message: str, tmp_path: Path) -> None:
+def test_a_header_that_lies_is_refused_before_memory_is_asked_for(
+    header: str, message: str, tmp_path: Path
+) -> None:
     """A terabyte promised by a few bytes is not allocated, and a header is no code."""
     path = tmp_path / "a.npz"
     with zipfile.ZipFile(path, "w") as archive:
@@ -157,8 +220,12 @@ def test_a_header_that_lies_is_refused_before_memory_is_asked_for(header: str, m
         read_arrays(path)
 
 
-def test_a_file_cut_anywhere_is_a_data_error(save: Save, drawn: dict[str, Any], tmp_path: Path) -> None:
-    """Never a traceback, at a hundred cuts; nor with a flipped byte, unless the pictures are as they were."""
+def test_a_file_cut_anywhere_is_a_data_error(
+    save: Save, drawn: dict[str, Any], tmp_path: Path
+) -> None:
+    """Never a traceback, at a hundred cuts; nor with a flipped byte, unless the images are as
+    they were.
+    """
     whole = Path(save("a", x=drawn["x"][:, :4, :4], y=drawn["y"])).read_bytes()
     path = tmp_path / "b.npz"
     for at in range(0, len(whole) - 1, max(1, len(whole) // 100)):

@@ -9,21 +9,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lockforge.data.folders import read_folder
-from lockforge.data.images import read_pictures
-from lockforge.data.pictures import TEST, TRAIN, UNDECIDED, VAL, Pictures, content_hashes
+from lockforge.data._folders import read_folder
+from lockforge.data._raw_images import TEST, TRAIN, UNDECIDED, VAL, Images, content_hashes
+from lockforge.data.images import read_images
 from lockforge.errors import DataError
 from lockforge.recipe import DataRecipe
 from tests.data.conftest import put
 
 
-def read(root: Path, **recipe: int) -> Pictures:
+def read(root: Path, **recipe: int) -> Images:
     """A folder as an owner would give it."""
-    return read_folder(root, DataRecipe(**recipe), None)  # type: ignore[arg-type]  # sizes and channels are whole numbers
+    # sizes and channels are whole numbers
+    return read_folder(root, DataRecipe(**recipe), None)  # type: ignore[arg-type]
 
 
 def test_class_folders_become_classes_in_alphabetical_order(folder: Path) -> None:
-    """Every picture is there, pixel for pixel, with its label."""
+    """Every image is there, pixel for pixel, with its label."""
     back = read(folder)
     assert back.classes == ("cat", "dog")
     assert back.labels.tolist() == [0] * 4 + [1] * 4
@@ -47,13 +48,18 @@ def test_a_class_called_train_is_a_class(folder: Path) -> None:
     assert read(folder).classes == ("cat", "train")
 
 
-def test_a_folder_and_an_npz_of_the_same_pictures_are_the_same(folder: Path, tmp_path: Path) -> None:
-    """Two readers and two resizes agree on pixels, labels and content, larger and smaller, in colour and grey."""
+def test_a_folder_and_an_npz_of_the_same_images_are_the_same(folder: Path, tmp_path: Path) -> None:
+    """Two readers and two resizes agree on pixels, labels and content, larger and smaller, in
+    colour and grey.
+    """
     paths = sorted(folder.rglob("*.png"))
     stored = np.stack([np.asarray(Image.open(path)) for path in paths])
     np.savez(tmp_path / "a.npz", x=stored, y=[path.parent.name for path in paths])
     for recipe in (DataRecipe(), DataRecipe(size=16), DataRecipe(size=4, channels=1)):
-        one, other = read_pictures(str(folder), recipe), read_pictures(str(tmp_path / "a.npz"), recipe)
+        one, other = (
+            read_images(str(folder), recipe),
+            read_images(str(tmp_path / "a.npz"), recipe),
+        )
         assert np.array_equal(one.images, other.images)
         assert np.array_equal(one.labels, other.labels)
         assert np.array_equal(one.content, other.content)
@@ -61,15 +67,23 @@ def test_a_folder_and_an_npz_of_the_same_pictures_are_the_same(folder: Path, tmp
 
 @pytest.mark.parametrize("ending", ["png", "bmp", "gif", "webp", "tiff", "ppm"])
 def test_a_format_does_not_change_the_content(ending: str, tmp_path: Path) -> None:
-    """A grey picture is known again in every lossless format, also where the format makes a palette or colour of it."""
+    """A grey image is known again in every lossless format, also where the format makes a palette
+    or colour of it.
+    """
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8) * 3
     for name in ("a", "b"):
-        put(tmp_path / "set" / name / f"0.{ending}", grey, **({"lossless": True} if ending == "webp" else {}))
+        put(
+            tmp_path / "set" / name / f"0.{ending}",
+            grey,
+            **({"lossless": True} if ending == "webp" else {}),
+        )
     assert (read(tmp_path / "set").content == content_hashes(grey[None, ..., None])).all()
 
 
 def test_upright_opaque_and_eight_bits(tmp_path: Path) -> None:
-    """A camera's orientation is applied; transparent pixels are white; 16-bit grey is divided by 257."""
+    """A camera's orientation is applied; transparent pixels are white; 16-bit grey is divided by
+    257.
+    """
     root = tmp_path / "set"
     tall = np.zeros((8, 6, 3), np.uint8)
     tall[0, 0] = 255
@@ -90,14 +104,23 @@ def bomb(side: int) -> bytes:
     """A tiny PNG that promises side x side pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def test_every_unreadable_file_is_listed_at_once(folder: Path) -> None:
-    """Truncated, corrupt, empty, no picture, a directory, bombs of three sizes: all named, by name within the folder."""
+    """Truncated, corrupt, empty, no image, a directory, bombs of three sizes: all named, by name
+    within the folder.
+    """
     whole = (folder / "cat" / "0.png").read_bytes()
     spoilt = {
         "cut.png": whole[: len(whole) // 2],
@@ -121,11 +144,14 @@ def test_every_unreadable_file_is_listed_at_once(folder: Path) -> None:
         (folder / "cat" / name).unlink()
     with pytest.raises(DataError) as caught:
         read(folder)
-    assert [fault.split(":")[0] for fault in caught.value.faults] == ["cat/corrupt.png", "cat/cut.png"]
+    assert [fault.split(":")[0] for fault in caught.value.faults] == [
+        "cat/corrupt.png",
+        "cat/cut.png",
+    ]
 
 
 def test_a_folder_that_is_no_data_set_says_what_it_lacks(tmp_path: Path, folder: Path) -> None:
-    """Empty, one class, an empty class, pictures and folders in the wrong place."""
+    """Empty, one class, an empty class, images and folders in the wrong place."""
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(DataError, match="no class folders in it"):
@@ -136,13 +162,13 @@ def test_a_folder_that_is_no_data_set_says_what_it_lacks(tmp_path: Path, folder:
     with pytest.raises(DataError) as caught:
         read(folder)
     assert caught.value.faults == (
-        "stray.png: a picture outside any class folder",
-        "bird: no pictures",
+        "stray.png: an image outside any class folder",
+        "bird: no images",
         "dog/puppies: a folder inside a class folder",
     )
     shutil.rmtree(folder)
     put(folder / "cat" / "0.png", np.zeros((4, 4), np.uint8))
-    with pytest.raises(DataError, match=r"1 class\(es\) with pictures \('cat'\)"):
+    with pytest.raises(DataError, match=r"1 class\(es\) with images \('cat'\)"):
         read(folder)
 
 
@@ -154,7 +180,7 @@ def test_hidden_and_system_files_are_passed_over(folder: Path) -> None:
     assert len(read(folder)) == 8
 
 
-def test_pictures_of_many_sizes_need_a_size(folder: Path) -> None:
+def test_images_of_many_sizes_need_a_size(folder: Path) -> None:
     """Without data.size nothing says what to bring them to; with it they are stretched to it."""
     put(folder / "cat" / "big.png", np.zeros((40, 30, 3), np.uint8))
     with pytest.raises(DataError, match=r"2 different sizes, from 9 x 7 to 40 x 30\n.*data\.size"):
@@ -162,7 +188,7 @@ def test_pictures_of_many_sizes_need_a_size(folder: Path) -> None:
     assert read(folder, size=8).images.shape == (9, 3, 8, 8)
 
 
-def test_one_colour_picture_makes_a_colour_set(folder: Path) -> None:
+def test_one_colour_image_makes_a_colour_set(folder: Path) -> None:
     """Grey and colour together are colour; data.channels=1 makes all grey."""
     put(folder / "cat" / "grey.png", np.full((9, 7), 50, np.uint8))
     assert read(folder).images.shape[1] == 3

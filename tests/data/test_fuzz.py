@@ -1,4 +1,6 @@
-"""Bytes of any kind are a data set or a data fault: no other exception, no hang, no memory beyond the file's own size."""
+"""Bytes of any kind are a data set or a data fault: no other exception, no hang, no memory beyond
+the file's own size.
+"""
 
 import contextlib
 import gzip
@@ -15,12 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lockforge.data.images import read_pictures
+from lockforge.data.images import read_images
 from lockforge.errors import DataError, ResourceError
 from lockforge.recipe import DataRecipe
 
 MOST = 200 * 2**20  # bytes: what a decoder may take, for files of some hundred
-BOUNDED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+BOUNDED = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 SIZES = st.one_of(st.integers(0, 12), st.integers(0, 2**32 - 1))
 
 
@@ -28,7 +32,7 @@ def read_or_refuse(place: Path, recipe: DataRecipe | None = None) -> None:
     """Reads, or raises a data or resource fault; memory is bounded."""
     tracemalloc.start()
     with contextlib.suppress(DataError, ResourceError):
-        read_pictures(str(place), recipe or DataRecipe(size=8))
+        read_images(str(place), recipe or DataRecipe(size=8))
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < MOST
@@ -47,8 +51,21 @@ CUTS = st.lists(st.tuples(st.integers(0, 10**6), st.binary(max_size=6)), max_siz
 
 
 @BOUNDED
-@given(kind=st.integers(0, 255), axes=st.lists(SIZES, max_size=5), body=st.binary(max_size=300), packed=st.booleans(), cuts=CUTS)
-def test_any_idx_file(tmp_path: Path, kind: int, axes: list[int], body: bytes, packed: bool, cuts: list[tuple[int, bytes]]) -> None:
+@given(
+    kind=st.integers(0, 255),
+    axes=st.lists(SIZES, max_size=5),
+    body=st.binary(max_size=300),
+    packed=st.booleans(),
+    cuts=CUTS,
+)
+def test_any_idx_file(
+    tmp_path: Path,
+    kind: int,
+    axes: list[int],
+    body: bytes,
+    packed: bool,
+    cuts: list[tuple[int, bytes]],
+) -> None:
     """Any header, any body, packed or not, spoilt or not."""
     data = struct.pack(f">HBB{len(axes)}I", 0, kind, len(axes), *axes) + body
     data = spoil(gzip.compress(data) if packed else data, cuts)
@@ -56,15 +73,26 @@ def test_any_idx_file(tmp_path: Path, kind: int, axes: list[int], body: bytes, p
     folder = tmp_path / ending.strip(".")
     folder.mkdir(exist_ok=True)
     (folder / f"train-images-idx3-ubyte{ending}").write_bytes(data)
-    (folder / "train-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, 6) + bytes([0, 1, 2, 0, 1, 2]))
+    (folder / "train-labels-idx1-ubyte").write_bytes(
+        struct.pack(">HBBI", 0, 8, 1, 6) + bytes([0, 1, 2, 0, 1, 2])
+    )
     read_or_refuse(folder)
 
 
 @BOUNDED
-@given(header=st.text(max_size=80), shape=st.lists(SIZES, max_size=5), body=st.binary(max_size=300), cuts=CUTS)
-def test_any_npy_header(tmp_path: Path, header: str, shape: list[int], body: bytes, cuts: list[tuple[int, bytes]]) -> None:
+@given(
+    header=st.text(max_size=80),
+    shape=st.lists(SIZES, max_size=5),
+    body=st.binary(max_size=300),
+    cuts=CUTS,
+)
+def test_any_npy_header(
+    tmp_path: Path, header: str, shape: list[int], body: bytes, cuts: list[tuple[int, bytes]]
+) -> None:
     """A header of any words, or a well-formed one of any shape, in a sound or a spoilt archive."""
-    for number, words in enumerate((header, f"{{'descr': '|u1', 'fortran_order': False, 'shape': {tuple(shape)}, }}")):
+    for number, words in enumerate(
+        (header, f"{{'descr': '|u1', 'fortran_order': False, 'shape': {tuple(shape)}, }}")
+    ):
         text = words.encode("utf-8", "replace")
         array = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + body
         archive = io.BytesIO()
@@ -80,21 +108,24 @@ def test_any_npy_header(tmp_path: Path, header: str, shape: list[int], body: byt
 
 @pytest.fixture(scope="module")
 def encoded() -> dict[str, bytes]:
-    """One small picture in every format that is read."""
-    picture = Image.fromarray(np.arange(300, dtype=np.uint8).reshape(10, 10, 3))
+    """One small image in every format that is read."""
+    image = Image.fromarray(np.arange(300, dtype=np.uint8).reshape(10, 10, 3))
     found = {}
     for kind in ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM"):
         out = io.BytesIO()
-        picture.save(out, kind)
+        image.save(out, kind)
         found[kind] = out.getvalue()
     return found
 
 
 @BOUNDED
 @given(
-    kind=st.sampled_from(["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM"]), cuts=CUTS, length=st.integers(0, 2000), skip=st.booleans()
+    kind=st.sampled_from(["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM"]),
+    cuts=CUTS,
+    length=st.integers(0, 2000),
+    skip=st.booleans(),
 )
-def test_any_picture_bytes(
+def test_any_image_bytes(
     tmp_path: Path,
     encoded: dict[str, bytes],
     kind: str,
@@ -102,7 +133,7 @@ def test_any_picture_bytes(
     length: int,
     skip: bool,
 ) -> None:
-    """Spoilt and cut pictures of every format among sound ones, listed or skipped."""
+    """Spoilt and cut images of every format among sound ones, listed or skipped."""
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir(exist_ok=True)
         for at in range(3):
@@ -113,7 +144,9 @@ def test_any_picture_bytes(
 
 @BOUNDED
 @given(body=st.binary(max_size=400), cuts=CUTS)
-def test_any_parquet_file(tmp_path: Path, make_table: Callable[[], bytes], body: bytes, cuts: list[tuple[int, bytes]]) -> None:
+def test_any_parquet_file(
+    tmp_path: Path, make_table: Callable[[], bytes], body: bytes, cuts: list[tuple[int, bytes]]
+) -> None:
     """A spoilt table, and bytes that only end as one does."""
     for number, data in enumerate((spoil(make_table(), cuts), b"PAR1" + body + b"PAR1")):
         place = tmp_path / f"{number}.parquet"
@@ -123,9 +156,12 @@ def test_any_parquet_file(tmp_path: Path, make_table: Callable[[], bytes], body:
 
 @pytest.fixture(scope="module")
 def make_table(encoded: dict[str, bytes]) -> Callable[[], bytes]:
-    """The bytes of a sound table of six pictures."""
+    """The bytes of a sound table of six images."""
     pa = pytest.importorskip("pyarrow", reason="the extra `tables` is not installed")
     pq = pytest.importorskip("pyarrow.parquet", reason="the extra `tables` is not installed")
     out = io.BytesIO()
-    pq.write_table(pa.table({"image": [{"bytes": encoded["PNG"], "path": None}] * 6, "label": [0, 1, 2] * 2}), out)
+    pq.write_table(
+        pa.table({"image": [{"bytes": encoded["PNG"], "path": None}] * 6, "label": [0, 1, 2] * 2}),
+        out,
+    )
     return out.getvalue

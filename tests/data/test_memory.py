@@ -1,4 +1,4 @@
-"""Room for pictures: the same arrays in memory and on disk."""
+"""Room for images: the same arrays in memory and on disk."""
 
 import shutil
 from collections import namedtuple
@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lockforge.data import memory
-from lockforge.data.images import read_pictures
-from lockforge.data.memory import gather, hold, join, pieces
+from lockforge.data import _memory as memory
+from lockforge.data._memory import gather, hold, join, pieces
+from lockforge.data.images import read_images
 from lockforge.data.roles import read_set
 from lockforge.errors import ResourceError
 from lockforge.files import Files
@@ -46,12 +46,16 @@ def test_what_lies_on_disk_can_be_written(tmp_path: Path, monkeypatch: pytest.Mo
     assert not list(tmp_path.iterdir())
 
 
-def test_the_same_set_comes_out_whether_it_fits_in_memory_or_not(folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Folder and arrays, resized and in floating point: same records, so everything downstream is shared."""
-    pictures = read_pictures(str(folder), DataRecipe(size=16))
-    shown = pictures.images.transpose(0, 2, 3, 1)
-    np.savez_compressed(tmp_path / "a.npz", x=shown / 255.0, y=pictures.labels)
-    np.savez(tmp_path / "f.npz", x=np.asfortranarray(shown), y=pictures.labels)
+def test_the_same_set_comes_out_whether_it_fits_in_memory_or_not(
+    folder: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Folder and arrays, resized and in floating point: same records, so everything downstream is
+    shared.
+    """
+    images = read_images(str(folder), DataRecipe(size=16))
+    shown = images.images.transpose(0, 2, 3, 1)
+    np.savez_compressed(tmp_path / "a.npz", x=shown / 255.0, y=images.labels)
+    np.savez(tmp_path / "f.npz", x=np.asfortranarray(shown), y=images.labels)
     places = [str(folder), str(tmp_path / "a.npz"), str(tmp_path / "f.npz")]
     files = Files(tmp_path / "files")
     before = [read_set(place, DataRecipe(size=12), files) for place in places]
@@ -61,7 +65,7 @@ def test_the_same_set_comes_out_whether_it_fits_in_memory_or_not(folder: Path, t
 
 def test_a_set_that_does_not_fit_on_the_disk_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is written."""
-    usage = namedtuple("usage", "total used free")  # noqa: PYI024 - what shutil gives
+    usage = namedtuple("usage", "total used free")  # noqa: PYI024
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 9, 2**30))
     with pytest.raises(ResourceError, match=r"140\.2 GiB.*\n.*data\.size"):
         hold((1_000_000, 3, 224, 224))

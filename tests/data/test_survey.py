@@ -10,8 +10,12 @@ from lockforge.recipe import DataRecipe
 from tests.data.conftest import put
 
 
-def test_a_survey_counts_what_was_put_there(folder: Path, tmp_path: Path, rng: np.random.Generator) -> None:
-    """Repeats, a picture in two splits, one with two labels, a broken file, another size, a licence."""
+def test_a_survey_counts_what_was_put_there(
+    folder: Path, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Repeats, an image in two splits, one with two labels, a broken file, another size, a
+    licence.
+    """
     root = tmp_path / "set"
     shutil.copytree(folder, root / "train")
     put(root / "test" / "cat" / "new.png", rng.integers(256, size=(20, 20, 3), dtype=np.uint8))
@@ -22,7 +26,7 @@ def test_a_survey_counts_what_was_put_there(folder: Path, tmp_path: Path, rng: n
     (root / "LICENSE.txt").write_text("all yours")
 
     found = survey(str(root), DataRecipe())
-    assert (found.pictures, found.different, found.repeated) == (12, 9, 3)
+    assert (found.images, found.different, found.repeated) == (12, 9, 3)
     assert found.split == {"train": 10, "test": 2}
     assert found.classes == {"cat": 7, "dog": 5}
     assert found.sizes == {"3x9x7": 11, "3x20x20": 1}

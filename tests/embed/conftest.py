@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lockforge.embed.pictures import FAMILIES, draw_family
+from lockforge.embed.drawings import FAMILIES, draw_family
 from lockforge.files import Files
 from lockforge.randomness import torch_generator
 from lockforge.records import ImageSet, Splits
@@ -27,7 +27,9 @@ def work(tmp_path: Path) -> Work:
 
 @pytest.fixture
 def make_set(work: Work) -> MakeSet:
-    """Store 8-bit pictures and labels as an image set: every fourth four of pictures is validation, the last twenty are the test split."""
+    """Store 8-bit images and labels as an image set: every fourth four of images is validation,
+    the last twenty are the test split.
+    """
 
     def make(images: Tensor, labels: Tensor) -> ImageSet:
         n, classes = len(images), int(labels.max()) + 1
@@ -55,7 +57,9 @@ def make_set(work: Work) -> MakeSet:
 
 
 def drawn_task(family: str, classes: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Labelled pictures of a family, of prototypes that the packaged probe never saw: `seed` is not its own."""
+    """Labelled images of a family, of prototypes that the packaged probe never saw: `seed` is not
+    its own.
+    """
     assert family in FAMILIES
     labels = torch.arange(count) % classes
     return draw_family(family, labels, seed, torch_generator(seed, "test", family)), labels
@@ -63,17 +67,17 @@ def drawn_task(family: str, classes: int, count: int, seed: int) -> tuple[Tensor
 
 @pytest.fixture
 def drawn() -> Callable[[str, int, int, int], tuple[Tensor, Tensor]]:
-    """`drawn_task`, for tests that want pictures rather than a stored set."""
+    """`drawn_task`, for tests that want images rather than a stored set."""
     return drawn_task
 
 
 @pytest.fixture
 def glyphs(make_set: MakeSet) -> ImageSet:
-    """Four invented characters, 160 pictures."""
+    """Four invented characters, 160 images."""
     return make_set(*drawn_task("glyphs", 4, 160, 77))
 
 
 @pytest.fixture
 def textures(make_set: MakeSet) -> ImageSet:
-    """Four textures, 160 pictures."""
+    """Four textures, 160 images."""
     return make_set(*drawn_task("textures", 4, 160, 77))

@@ -19,7 +19,8 @@ def test_points_of_a_plane_come_back(rng: np.random.Generator) -> None:
 def test_the_drawing_is_sound_and_names_every_task(rng: np.random.Generator) -> None:
     """Names that look like markup are text; one task and two equal ones are drawn too."""
     names = ["<script>", "a & b", "c"]
-    tree = ET.fromstring(draw_map(names, np.abs(np.subtract.outer([0, 1, 3], [0, 1, 3])) / 4))  # noqa: S314 - our own text
+    # - our own text
+    tree = ET.fromstring(draw_map(names, np.abs(np.subtract.outer([0, 1, 3], [0, 1, 3])) / 4))  # noqa: S314
     words = [element.text for element in tree.iter() if element.tag.endswith("text")]
     assert words[:3] == names
     assert sum(element.tag.endswith("circle") for element in tree.iter()) == 3

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from lockforge.embed.probe import BACKBONE_SIDE, PACKAGED, SIDE, Probe, ProbeNetwork, load_probe
 from lockforge.errors import IntegrityError, RecipeError
+from lockforge.models.backbones import new_backbone
 from lockforge.recipe import EmbedRecipe
 from lockforge.runs import Work
-from lockforge.spaces.backbones import new_backbone
 
 
 @pytest.fixture
@@ -22,7 +22,9 @@ def packaged(work: Work) -> Probe:
 
 
 def test_the_packaged_probe_is_the_one_on_its_card(packaged: Probe) -> None:
-    """Its digest is the SHA-256 of the file's bytes, the card names it, and the file is at most 4 MB."""
+    """Its digest is the SHA-256 of the file's bytes, the card names it, and the file is at most 4
+    MB.
+    """
     folder = package_files("lockforge.embed")
     data = folder.joinpath(PACKAGED).read_bytes()
     assert packaged.digest == hashlib.sha256(data).hexdigest()
@@ -51,15 +53,21 @@ def test_the_published_size_is_the_real_one(packaged: Probe) -> None:
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(count)
     packaged.features(torch.zeros((1, 1, 8, 8), dtype=torch.uint8))
-    found = re.search(r"([\d.]+) million weights and (\d+) million multiply-adds", ProbeNetwork.__doc__ or "")
+    found = re.search(
+        r"([\d.]+) million weights and (\d+) million multiply-adds", ProbeNetwork.__doc__ or ""
+    )
     assert found is not None
     assert (float(found[1]), int(found[2])) == (round(weights / 1e6, 1), round(operations / 1e6))
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16), (1, 32, 32), (3, 40, 24)])
-def test_any_picture_becomes_the_probes_input(packaged: Probe, shape: tuple[int, int, int]) -> None:
-    """Any size, grey or colour: 3 x 32 x 32; plain white stays plain, (1 - .5) / .25 = 2, and black is -2."""
-    plain = torch.stack([torch.zeros(shape, dtype=torch.uint8), torch.full(shape, 255, dtype=torch.uint8)])
+def test_any_image_becomes_the_probes_input(packaged: Probe, shape: tuple[int, int, int]) -> None:
+    """Any size, grey or colour: 3 x 32 x 32; plain white stays plain, (1 - .5) / .25 = 2, and black
+    is -2.
+    """
+    plain = torch.stack(
+        [torch.zeros(shape, dtype=torch.uint8), torch.full(shape, 255, dtype=torch.uint8)]
+    )
     seen = packaged.see(plain)
     assert seen.shape == (2, 3, SIDE, SIDE)
     torch.testing.assert_close(seen[0], torch.full((3, SIDE, SIDE), -2.0))
@@ -67,8 +75,10 @@ def test_any_picture_becomes_the_probes_input(packaged: Probe, shape: tuple[int,
 
 
 def test_grey_and_its_colour_copy_look_the_same(packaged: Probe) -> None:
-    """A grey picture and the same picture as equal RGB have the same features."""
-    grey = torch.randint(256, (3, 1, 20, 20), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    """A grey image and the same image as equal RGB have the same features."""
+    grey = torch.randint(
+        256, (3, 1, 20, 20), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
     assert torch.equal(packaged.features(grey), packaged.features(grey.expand(-1, 3, -1, -1)))
 
 
@@ -81,21 +91,31 @@ def test_building_a_network_leaves_the_global_generator_alone() -> None:
 
 
 def test_a_backbone_sees_imagenets_normalisation(work: Work) -> None:
-    """A local MobileNetV2 file is loaded under its file's hash and looks through ImageNet's mean and deviation."""
+    """A local MobileNetV2 file is loaded under its file's hash and looks through ImageNet's mean
+    and deviation.
+    """
     generator = torch.Generator().manual_seed(0)
     wanted = new_backbone("mobilenet_v2", 3).state_dict()
-    tensors = {k: torch.rand(v.shape, generator=generator) * 0.1 for k, v in wanted.items() if v.is_floating_point()}
+    tensors = {
+        k: torch.rand(v.shape, generator=generator) * 0.1
+        for k, v in wanted.items()
+        if v.is_floating_point()
+    }
     ref = work.files.put_tensors(tensors)
     probe = load_probe(EmbedRecipe(probe="mobilenet_v2"), ref, work.files)
     seen = probe.see(torch.zeros((1, 1, 8, 8), dtype=torch.uint8))
     assert probe.digest == ref.sha256
     assert seen.shape == (1, 3, BACKBONE_SIDE, BACKBONE_SIDE)
-    torch.testing.assert_close(seen[0, :, 0, 0], torch.tensor([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225]))
+    torch.testing.assert_close(
+        seen[0, :, 0, 0], torch.tensor([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225])
+    )
     assert probe.features(torch.zeros((2, 1, 8, 8), dtype=torch.uint8)).shape == (2, 1280)
 
 
 def test_a_probe_and_its_file_belong_together(work: Work) -> None:
-    """A backbone without weights, weights without a backbone, or another network's weights: each is refused."""
+    """A backbone without weights, weights without a backbone, or another network's weights: each is
+    refused.
+    """
     ref = work.files.put_tensors({"a": torch.zeros(1)})
     with pytest.raises(RecipeError, match="no weights file"):
         load_probe(EmbedRecipe(probe="resnet18"), None, work.files)

@@ -16,5 +16,9 @@ def test_killed_at_the_fourth_report(run: Callable[..., tuple[Fitted, Tensor]]) 
     steps = iter(range(1000))
     recipe = FitRecipe(epochs=5, batch_size=16, warmup=0.1)
     folder = Path(os.environ["LOCKFORGE_TEST_DOOMED_FOLDER"])
-    run(recipe, folder, lambda *_: os.kill(os.getpid(), signal.SIGKILL) if next(steps) == 3 else None)
+    run(
+        recipe,
+        folder,
+        lambda *_: os.kill(os.getpid(), signal.SIGKILL) if next(steps) == 3 else None,
+    )
     raise AssertionError("nobody was killed")

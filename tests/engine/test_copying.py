@@ -8,9 +8,9 @@ from torch import nn
 
 from lockforge.engine.copying import copied
 from lockforge.engine.fold import structure_of
+from lockforge.models.networks import build
 from lockforge.randomness import torch_generator
 from lockforge.records import NamedArchitecture
-from lockforge.spaces.networks import build
 
 
 class Tied(nn.Module):
@@ -38,19 +38,31 @@ def _double(_module: nn.Module, _inputs: object, output: torch.Tensor) -> torch.
 
 
 def test_a_copy_is_what_the_library_makes() -> None:
-    """Parts, settings, weights in their order of memory, mode, what is trained; the original can change and the copy does not."""
-    kernels_apart = build(NamedArchitecture(name="resnet20-cifar", classes=3, shape=(3, 8, 8)), torch_generator(0, "copied")).eval()
+    """Parts, settings, weights in their order of memory, mode, what is trained; the original can
+    change and the copy does not.
+    """
+    kernels_apart = build(
+        NamedArchitecture(name="resnet20-cifar", classes=3, shape=(3, 8, 8)),
+        torch_generator(0, "copied"),
+    ).eval()
     for network in (kernels_apart, Tied()):
         ours, theirs = copied(network), copy.deepcopy(network)
         assert structure_of(ours) == structure_of(theirs) == structure_of(network)
-        assert [part.training for part in ours.modules()] == [part.training for part in network.modules()]
-        for one, other in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
+        assert [part.training for part in ours.modules()] == [
+            part.training for part in network.modules()
+        ]
+        for one, other in zip(
+            ours.state_dict().values(), theirs.state_dict().values(), strict=True
+        ):
             assert one.stride() == other.stride()
             assert torch.equal(one, other)
         before = [tensor.clone() for tensor in ours.state_dict().values()]
         for tensor in network.state_dict().values():
             tensor.zero_()
-        assert all(torch.equal(one, other) for one, other in zip(before, ours.state_dict().values(), strict=True))
+        assert all(
+            torch.equal(one, other)
+            for one, other in zip(before, ours.state_dict().values(), strict=True)
+        )
 
 
 class Particular(nn.Module):
@@ -67,7 +79,9 @@ class Particular(nn.Module):
 
 
 def test_a_network_that_says_how_it_is_copied_is_asked() -> None:
-    """Also as a part of another; a recurrent one, whose weights stand in a second list, computes with its own."""
+    """Also as a part of another; a recurrent one, whose weights stand in a second list, computes
+    with its own.
+    """
     assert copied(nn.Sequential(Particular()))[0].copies == copied(Particular()).copies == 1
     recurrent = nn.LSTM(2, 3)
     other, x = copied(recurrent), torch.ones(1, 1, 2)
@@ -79,7 +93,9 @@ def test_a_network_that_says_how_it_is_copied_is_asked() -> None:
 
 
 def test_what_is_shared_stays_shared_and_hooks_go_along() -> None:
-    """The tied weight is one tensor in the copy too, the hook still doubles, and new hooks on the copy are its own."""
+    """The tied weight is one tensor in the copy too, the hook still doubles, and new hooks on the
+    copy are its own.
+    """
     network = Tied()
     other = copied(network)
     assert other.first.weight is other.second.weight

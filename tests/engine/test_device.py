@@ -8,7 +8,9 @@ from lockforge.errors import ResourceError
 
 
 @pytest.mark.parametrize(("gpus", "chosen"), [(0, "cpu"), (2, "cuda")])
-def test_auto_takes_a_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch, gpus: int, chosen: str) -> None:
+def test_auto_takes_a_gpu_if_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, chosen: str
+) -> None:
     """The same word on machines with and without a GPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
@@ -17,7 +19,9 @@ def test_auto_takes_a_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch, gpus:
 
 
 @pytest.mark.parametrize("wanted", ["cuda:2", "cuda:x", "tpu", "", "cpu:1"])
-def test_a_device_that_is_not_there_is_a_resource_error(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+def test_a_device_that_is_not_there_is_a_resource_error(
+    monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> None:
     """Of two GPUs the numbers 0 and 1 exist; the error names what was wanted."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -30,7 +34,10 @@ def test_float32_is_float32_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch would give convolutions ten bits of it."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32  # properties of modules, which monkeypatch cannot undo
+    before = (
+        torch.backends.cudnn.allow_tf32,
+        torch.backends.cuda.matmul.allow_tf32,
+    )  # properties of modules, which monkeypatch cannot undo
     try:
         for wanted in ("cuda", "auto"):
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
@@ -56,5 +63,7 @@ def test_a_description_is_words_only() -> None:
     """Every entry is a non-empty text; the versions are those of the running packages."""
     described = describe()
     assert described["torch"] == torch.__version__
-    assert {"python", "numpy", "lockforge", "cpu", "cores", "memory", "gpu", "machine"} <= set(described)
+    assert {"python", "numpy", "lockforge", "cpu", "cores", "memory", "gpu", "machine"} <= set(
+        described
+    )
     assert all(isinstance(text, str) and text for text in described.values())

@@ -12,7 +12,9 @@ from lockforge.errors import DataError
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 512])
-def test_answers_come_in_order_whatever_the_batch_size(make_net: Callable[[], nn.Module], val: TensorFeed, batch_size: int) -> None:
+def test_answers_come_in_order_whatever_the_batch_size(
+    make_net: Callable[[], nn.Module], val: TensorFeed, batch_size: int
+) -> None:
     """The same logits as one pass over all examples in eval mode."""
     net = make_net()
     logits, labels = logits_of(net, val, batch_size=batch_size)
@@ -21,23 +23,29 @@ def test_answers_come_in_order_whatever_the_batch_size(make_net: Callable[[], nn
     assert not logits.requires_grad
 
 
-def test_pictures_come_in_order_however_many_go_through_at_once(generator: torch.Generator) -> None:
-    """Pictures of 64 px go through 32 at a time on the CPU; the answers are those of one pass over all, and none is lost."""
+def test_images_come_in_order_however_many_go_through_at_once(generator: torch.Generator) -> None:
+    """Images of 64 px go through 32 at a time on the CPU; the answers are those of one pass over
+    all, and none is lost.
+    """
     seen: list[int] = []
-    pictures = torch.randn(75, 1, 64, 64, generator=generator)
+    images = torch.randn(75, 1, 64, 64, generator=generator)
 
     class Corner(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             seen.append(len(x))
             return x[:, 0, 0, :3]
 
-    logits, _ = logits_of(Corner(), TensorFeed(pictures, torch.zeros(75, dtype=torch.int64)))
+    logits, _ = logits_of(Corner(), TensorFeed(images, torch.zeros(75, dtype=torch.int64)))
     assert seen == [32, 32, 11]
-    assert logits.equal(pictures[:, 0, 0, :3])
+    assert logits.equal(images[:, 0, 0, :3])
 
 
-def test_a_module_keeps_its_modes_and_statistics(make_net: Callable[[], nn.Module], val: TensorFeed) -> None:
-    """A network in train mode with its batch norm in eval mode is still so afterwards, and no statistic moved."""
+def test_a_module_keeps_its_modes_and_statistics(
+    make_net: Callable[[], nn.Module], val: TensorFeed
+) -> None:
+    """A network in train mode with its batch norm in eval mode is still so afterwards, and no
+    statistic moved.
+    """
     net = make_net().train()
     net[1].eval()
     before = net[1].running_mean.clone()
@@ -55,31 +63,46 @@ def test_accuracy_is_the_share_of_right_answers() -> None:
 
 
 def test_a_confusion_table_has_the_true_class_in_its_row(generator: torch.Generator) -> None:
-    """Rows sum to the classes' counts, the diagonal to the right answers; one known confusion is where it should be."""
-    logits, labels = torch.randn(50, 4, generator=generator), torch.randint(4, (50,), generator=generator)
+    """Rows sum to the classes' counts, the diagonal to the right answers; one known confusion is
+    where it should be.
+    """
+    logits, labels = (
+        torch.randn(50, 4, generator=generator),
+        torch.randint(4, (50,), generator=generator),
+    )
     table = torch.tensor(confusion(logits, labels, 4))
     assert table.sum(1).equal(torch.bincount(labels, minlength=4))
     assert float(table.diag().sum()) / 50 == pytest.approx(accuracy(logits, labels))
-    assert confusion(torch.tensor([[0.0, 0, 1]]), torch.tensor([1]), 3) == ((0, 0, 0), (0, 0, 1), (0, 0, 0))
+    assert confusion(torch.tensor([[0.0, 0, 1]]), torch.tensor([1]), 3) == (
+        (0, 0, 0),
+        (0, 0, 1),
+        (0, 0, 0),
+    )
 
 
 def test_statistics_become_those_of_the_feed(generator: torch.Generator) -> None:
-    """One batch: exactly its mean and unbiased variance, whatever they were before; momentum and mode are as they were."""
+    """One batch: exactly its mean and unbiased variance, whatever they were before; momentum and
+    mode are as they were.
+    """
     norm = nn.BatchNorm2d(2, momentum=0.03).train()
     norm.running_mean.fill_(9)
-    pictures = 3 + 2 * torch.randn(20, 2, 3, 3, generator=generator)
-    reestimate_batch_norm(norm, TensorFeed(pictures, torch.zeros(20)))
-    torch.testing.assert_close(norm.running_mean, pictures.mean((0, 2, 3)))
-    torch.testing.assert_close(norm.running_var, pictures.var((0, 2, 3)))
+    images = 3 + 2 * torch.randn(20, 2, 3, 3, generator=generator)
+    reestimate_batch_norm(norm, TensorFeed(images, torch.zeros(20)))
+    torch.testing.assert_close(norm.running_mean, images.mean((0, 2, 3)))
+    torch.testing.assert_close(norm.running_var, images.var((0, 2, 3)))
     assert (norm.momentum, norm.training) == (0.03, True)
 
 
 def test_no_batch_is_so_short_that_it_counts_too_much(generator: torch.Generator) -> None:
-    """Nine examples, at most eight a batch: 5 and 4, where 8 and a single outlier would put the mean near half of the outlier."""
+    """Nine examples, at most eight a batch: 5 and 4, where 8 and a single outlier would put the
+    mean near half of the outlier.
+    """
     values = torch.cat([torch.randn(8, 1, generator=generator), torch.full((1, 1), 100.0)])
     norm = nn.BatchNorm1d(1)
     reestimate_batch_norm(norm, TensorFeed(values, torch.zeros(9)), batch_size=8)
-    assert float(norm.running_mean) == pytest.approx((float(values[:5].mean()) + float(values[5:].mean())) / 2)
+    assert float(norm.running_mean) == pytest.approx(
+        (float(values[:5].mean()) + float(values[5:].mean())) / 2
+    )
 
 
 def test_a_batch_norm_that_is_not_used_keeps_its_statistics() -> None:

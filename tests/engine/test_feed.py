@@ -21,16 +21,22 @@ def test_without_a_generator_all_examples_come_in_order(numbered: TensorFeed) ->
     assert torch.cat(labels).equal(numbered.labels)
 
 
-def test_a_shuffled_pass_gives_no_example_twice_and_drops_the_short_batch(numbered: TensorFeed, generator: torch.Generator) -> None:
+def test_a_shuffled_pass_gives_no_example_twice_and_drops_the_short_batch(
+    numbered: TensorFeed, generator: torch.Generator
+) -> None:
     """Two batches of 4 of the ten, each input with its own label, in another order each pass."""
     passes = [list(numbered.batches(4, generator)) for _ in range(2)]
     orders = [torch.cat([labels for _, labels in batches]) for batches in passes]
     assert all(len(order) == len(order.unique()) == 8 for order in orders)
     assert not orders[0].equal(orders[1])
-    assert all(inputs[:, 0].equal(labels.float()) for batches in passes for inputs, labels in batches)
+    assert all(
+        inputs[:, 0].equal(labels.float()) for batches in passes for inputs, labels in batches
+    )
 
 
-def test_a_short_batch_is_kept_when_it_is_the_only_one(numbered: TensorFeed, generator: torch.Generator) -> None:
+def test_a_short_batch_is_kept_when_it_is_the_only_one(
+    numbered: TensorFeed, generator: torch.Generator
+) -> None:
     """Ten examples in batches of 64: one batch of ten."""
     ((_, labels),) = numbered.batches(64, generator)
     assert sorted(labels.tolist()) == list(range(10))

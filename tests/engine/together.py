@@ -17,16 +17,20 @@ from torch.nn import functional
 
 from lockforge.engine import parallel
 from lockforge.engine.feed import TensorFeed
-from lockforge.engine.fit import Bench, Fitted
+from lockforge.engine.fit import Fitted, RunContext
 from lockforge.engine.parallel import Training
 from lockforge.randomness import torch_generator
 from lockforge.recipe import FitRecipe
 
-RECIPE = FitRecipe(epochs=3, batch_size=17, learning_rate=0.1, weight_decay=0.05, warmup=0.1, label_smoothing=0.1)
+RECIPE = FitRecipe(
+    epochs=3, batch_size=17, learning_rate=0.1, weight_decay=0.05, warmup=0.1, label_smoothing=0.1
+)
 
 
 class GhostNorm(nn.BatchNorm2d):
-    """What the batch norms of two processes do, in one: each half of a batch by its own statistics, running ones their mean."""
+    """What the batch norms of two processes do, in one: each half of a batch by its own statistics,
+    running ones their mean.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised."""
@@ -34,17 +38,29 @@ class GhostNorm(nn.BatchNorm2d):
             return super().forward(x)
         statistics = [(self.running_mean.clone(), self.running_var.clone()) for _ in range(2)]
         halves = [
-            functional.batch_norm(half, *own, self.weight, self.bias, training=True, momentum=self.momentum, eps=self.eps)
+            functional.batch_norm(
+                half,
+                *own,
+                self.weight,
+                self.bias,
+                training=True,
+                momentum=self.momentum,
+                eps=self.eps,
+            )
             for half, own in zip(x.tensor_split(2), statistics, strict=True)
         ]
-        for running, own in zip((self.running_mean, self.running_var), zip(*statistics, strict=True), strict=True):
+        for running, own in zip(
+            (self.running_mean, self.running_var), zip(*statistics, strict=True), strict=True
+        ):
             running.copy_((own[0] + own[1]) / 2)
         self.num_batches_tracked += 1
         return torch.cat(halves)
 
 
 class Net(nn.Module):
-    """A convolution and a head for 1 x 4 x 4 pictures in 3 classes; a layer that no output depends on."""
+    """A convolution and a head for 1 x 4 x 4 images in 3 classes; a layer that no output depends
+    on.
+    """
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
@@ -74,7 +90,9 @@ DEEDS = ("killed", "wrong", "lacking", "asleep")
 
 @dataclass(frozen=True)
 class Trap:
-    """A feed that in the second of two processes does something else at the beginning of its second pass."""
+    """A feed that in the second of two processes does something else at the beginning of its second
+    pass.
+    """
 
     feed: TensorFeed
     deed: str
@@ -84,7 +102,13 @@ class Trap:
         return len(self.feed)
 
     def batches(
-        self, batch_size: int, generator: torch.Generator | None, *, crop: int = 0, flip: bool = False, balance: float = 0.0
+        self,
+        batch_size: int,
+        generator: torch.Generator | None,
+        *,
+        crop: int = 0,
+        flip: bool = False,
+        balance: float = 0.0,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """As the feed behind it, once."""
         self.passes.append(1)
@@ -98,46 +122,69 @@ class Trap:
         return self.feed.batches(batch_size, generator, crop=crop, flip=flip, balance=balance)
 
 
-def pictures(count: int, name: str) -> TensorFeed:
+def images(count: int, name: str) -> TensorFeed:
     """Noise, and which of three regions is brightest."""
     draws = torch_generator(0, "together", name)
     images = torch.randn(count, 1, 4, 4, generator=draws)
-    means = torch.stack([images[:, 0, :2].mean((1, 2)), images[:, 0, 2:, :2].mean((1, 2)), images[:, 0, 2:, 2:].mean((1, 2))], 1)
+    means = torch.stack(
+        [
+            images[:, 0, :2].mean((1, 2)),
+            images[:, 0, 2:, :2].mean((1, 2)),
+            images[:, 0, 2:, 2:].mean((1, 2)),
+        ],
+        1,
+    )
     return TensorFeed(images, means.argmax(1))
 
 
 @dataclass(frozen=True)
 class Kept(Training):
-    """A training that leaves every process's outcome in a folder, as RANK.safetensors with its history."""
+    """A training that leaves every process's outcome in a folder, as RANK.safetensors with its
+    history.
+    """
 
     folder: str = ""
 
-    def go(self, bench: Bench) -> Fitted:
+    def go(self, context: RunContext) -> Fitted:
         """Train and write."""
-        fitted = super().go(bench)
+        fitted = super().go(context)
         if self.folder:
-            tensors = {name: tensor.contiguous() for name, tensor in fitted.module.state_dict().items()}
-            story = json.dumps([line.model_dump() for line in fitted.history] + [fitted.val_accuracy, fitted.steps])
-            save_file(tensors, f"{self.folder}/{bench.team.rank if bench.team.size > 1 else 'here'}.safetensors", {"story": story})
+            tensors = {
+                name: tensor.contiguous() for name, tensor in fitted.module.state_dict().items()
+            }
+            story = json.dumps(
+                [line.model_dump() for line in fitted.history] + [fitted.val_accuracy, fitted.steps]
+            )
+            save_file(
+                tensors,
+                f"{self.folder}/{context.team.rank if context.team.size > 1 else 'here'}.safetensors",
+                {"story": story},
+            )
         return fitted
 
 
 def make(job: str, _device: str) -> Training:
-    """Out of {"recipe": changes, "norm": network, "sharpness": rho, "mask": bool, "train", "val": counts, "keep": folder, "deed": word}."""
+    """Out of {"recipe": changes, "norm": network, "sharpness": rho, "mask": bool, "train", "val":
+    counts, "keep": folder, "deed": word}.
+    """
     asked = json.loads(job)
     net = NETS[asked.get("norm", "none")]()
     mask = None
     if asked.get("mask"):
         draws = torch_generator(0, "together", "mask")
-        mask = {name: (torch.rand(one.shape, generator=draws) < 0.5).float() for name, one in net.named_parameters() if one.dim() > 1}
-    train, deed = pictures(asked.get("train", 100), "train"), asked.get("deed")
+        mask = {
+            name: (torch.rand(one.shape, generator=draws) < 0.5).float()
+            for name, one in net.named_parameters()
+            if one.dim() > 1
+        }
+    train, deed = images(asked.get("train", 100), "train"), asked.get("deed")
     fickle = deed == "fickle" and not distributed.is_initialized()
     return Kept(
         module=net,
         train=Trap(train, deed, []) if deed in DEEDS else train,
         recipe=RECIPE.model_copy(update=asked.get("recipe", {})),
         generator=torch_generator(1 if fickle else 0, "together", "batches"),
-        val=pictures(asked.get("val", 60), "val"),
+        val=images(asked.get("val", 60), "val"),
         sharpness=asked.get("sharpness", 0.0),
         mask=mask,
         folder=asked.get("keep", ""),
@@ -146,5 +193,6 @@ def make(job: str, _device: str) -> Training:
 
 def lead(job: str, folder: str) -> None:
     """Train with two processes, from a process that will be killed."""
-    parallel._CONTEXT = get_context("fork")  # type: ignore[assignment]  # this process was made for it and has no threads
-    parallel.fit_together(make, job, 2, Bench(folder=Path(folder), save_every=0))
+    # this process was made for it and has no threads
+    parallel._CONTEXT = get_context("fork")  # type: ignore[assignment]
+    parallel.fit_together(make, job, 2, RunContext(folder=Path(folder), save_every=0))

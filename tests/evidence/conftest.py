@@ -1,4 +1,6 @@
-"""A thief without networks: attack points drawn from known true accuracies, so that every figure has a known answer."""
+"""A thief without networks: attack points drawn from known true accuracies, so that every figure
+has a known answer.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,7 +11,11 @@ from lockforge.evidence.curves import choose, measure, verdict
 from lockforge.randomness import numpy_generator
 from lockforge.records import AttackPoint, Start, TransferAudit
 
-GRID: tuple[tuple[int, int], ...] = ((1, 10), (10, 100), (0, 10_000))  # images per class, images in all; ln span = ln 1000
+GRID: tuple[tuple[int, int], ...] = (
+    (1, 10),
+    (10, 100),
+    (0, 10_000),
+)  # images per class, images in all; ln span = ln 1000
 ATTACKERS: tuple[str, ...] = ("fine_tune", "linear_probe")
 RATES: tuple[str, ...] = ("rate=0.01", "rate=0.1")
 Truth = Mapping[Start, Sequence[float]]
@@ -29,7 +35,8 @@ def simulate_points(
     rates: Sequence[str] = RATES,
     budget: int = 1,
 ) -> tuple[AttackPoint, ...]:
-    """One point for each start, attacker, setting, grid value and seed: validation and test are the truth plus independent normal noise.
+    """One point for each start, attacker, setting, grid value and seed: validation and test are the
+    truth plus independent normal noise.
 
     As in a real audit, test accuracies stand only where validation chose.
     """
@@ -44,7 +51,10 @@ def simulate_points(
         for i, (images, samples) in enumerate(GRID) for seed in range(seeds)
     ]  # fmt: skip
     chosen = set(choose(points))
-    return tuple(point if point in chosen else point.model_copy(update={"test_accuracy": None}) for point in points)
+    return tuple(
+        point if point in chosen else point.model_copy(update={"test_accuracy": None})
+        for point in points
+    )
 
 
 @pytest.fixture
@@ -61,13 +71,17 @@ def simulate() -> Simulate:
 
 @pytest.fixture
 def flat() -> Truth:
-    """Accuracies that do not depend on the images: release .6, reference .8, twin .7, empty networks .4. So R is 1/2 and 1/3."""
+    """Accuracies that do not depend on the images: release .6, reference .8, twin .7, empty
+    networks .4. So R is 1/2 and 1/3.
+    """
     return FLAT
 
 
 @pytest.fixture
 def audited(rng: np.random.Generator) -> TransferAudit:
-    """A faultless audit of `FLAT` without noise; accuracies are tenths, so ten test images can show them."""
+    """A faultless audit of `FLAT` without noise; accuracies are tenths, so ten test images can show
+    them.
+    """
     points = simulate_points(FLAT, rng)
     measures = measure(points, test_samples=10)
     return TransferAudit(

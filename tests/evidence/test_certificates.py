@@ -1,4 +1,6 @@
-"""Certificates: the chain of trust by hand-made authorities, every broken link, and the stock tool in both directions."""
+"""Certificates: the chain of trust by hand-made authorities, every broken link, and the stock tool
+in both directions.
+"""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,9 +11,23 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lockforge.errors import IntegrityError, RecipeError
-from lockforge.evidence.certificates import check_chain, from_bundle, read_certificates, read_signing_chain, to_bundle
-from lockforge.evidence.dsse import envelope_of
-from lockforge.evidence.signing import PrivateKey, Trust, fingerprint, new_key, open_envelope, sign_folder, verify_folder
+from lockforge.evidence._dsse import envelope_of
+from lockforge.evidence.certificates import (
+    check_chain,
+    from_bundle,
+    read_certificates,
+    read_signing_chain,
+    to_bundle,
+)
+from lockforge.evidence.signing import (
+    PrivateKey,
+    Trust,
+    fingerprint,
+    new_key,
+    open_envelope,
+    sign_folder,
+    verify_folder,
+)
 
 NOW = datetime.now(UTC)
 Issued = tuple[x509.Certificate, PrivateKey]
@@ -23,7 +39,8 @@ def issue(
 ) -> Issued:  # fmt: skip
     """A certificate and its key.
 
-    Args: issuer: None issues itself. critical: with a critical extension that nobody here looks at. limited: with a key usage.
+    Args: issuer: None issues itself. critical: with a critical extension that nobody here looks at.
+        limited: with a key usage.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     above, above_key = issuer or (None, key)
@@ -43,7 +60,9 @@ def issue(
     )
     made = made.add_extension(usage, critical=True) if limited else made
     if critical:
-        made = made.add_extension(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00"), critical=True)
+        made = made.add_extension(
+            x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00"), critical=True
+        )
     return made.sign(above_key, hashes.SHA256()), key
 
 
@@ -109,14 +128,22 @@ def test_a_broken_chain_is_refused(root: Issued, middle: Issued) -> None:
             pytest.fail(f"{case}: {check_chain(chain, [root[0]])}")
 
 
-def test_a_release_signed_with_certificates_names_its_signer(folder: Path, root: Issued, middle: Issued) -> None:
-    """By root or by key the signer is established; by neither only the fingerprint is known; another root or key is refused."""
+def test_a_release_signed_with_certificates_names_its_signer(
+    folder: Path, root: Issued, middle: Issued
+) -> None:
+    """By root or by key the signer is established; by neither only the fingerprint is known;
+    another root or key is refused.
+    """
     leaf, key = issue("the owner", middle)
     sign_folder(folder, key, (leaf, middle[0]))
     by_root, by_key, alone = (
         verify_folder(folder, Trust(roots=(root[0],))), verify_folder(folder, Trust(key.public_key())), verify_folder(folder)
     )  # fmt: skip
-    assert (by_root.name, by_root.established, by_root.fingerprint) == ("CN=the owner", True, fingerprint(key.public_key()))
+    assert (by_root.name, by_root.established, by_root.fingerprint) == (
+        "CN=the owner",
+        True,
+        fingerprint(key.public_key()),
+    )
     assert (by_key.name, by_key.established, alone.established) == ("", True, False)
     with pytest.raises(IntegrityError, match="no valid chain"):
         verify_folder(folder, Trust(roots=(issue("root", ca=True)[0],)))
@@ -127,8 +154,12 @@ def test_a_release_signed_with_certificates_names_its_signer(folder: Path, root:
         verify_folder(folder, Trust(roots=(root[0],)))
 
 
-def test_somebody_elses_chain_does_not_lend_its_name(folder: Path, root: Issued, middle: Issued, tmp_path: Path) -> None:
-    """A thief's signature beside the owner's certificates: the key in the certificate did not make it; a bare key has no name at all."""
+def test_somebody_elses_chain_does_not_lend_its_name(
+    folder: Path, root: Issued, middle: Issued, tmp_path: Path
+) -> None:
+    """A thief's signature beside the owner's certificates: the key in the certificate did not make
+    it; a bare key has no name at all.
+    """
     leaf, _ = issue("the owner", middle)
     thief = new_key(tmp_path / "thief")
     sign_folder(folder, thief, (leaf, middle[0]))
@@ -154,7 +185,14 @@ def test_faulty_files_and_bundles_are_named(tmp_path: Path, root: Issued) -> Non
         read_signing_chain(write(tmp_path / "chain", root[0]), root[1].public_key())
     assert from_bundle(to_bundle((leaf,)), "x") == (leaf,)
     raw = {"rawBytes": "AAAA"}
-    for tree in (None, {}, {"certificates": []}, {"certificates": [raw]}, {"certificates": [3]}, {"certificates": [{"rawBytes": "?"}]}):
+    for tree in (
+        None,
+        {},
+        {"certificates": []},
+        {"certificates": [raw]},
+        {"certificates": [3]},
+        {"certificates": [{"rawBytes": "?"}]},
+    ):
         with pytest.raises(IntegrityError):
             from_bundle(tree, "x")
 
@@ -169,20 +207,31 @@ def test_a_key_on_another_curve_is_a_fault_of_the_release() -> None:
 STOCK = "the stock tool is the interoperability oracle: pip install 'lockforge[sign]'"
 
 
-def test_the_stock_tool_reads_our_certificates(folder: Path, root: Issued, middle: Issued, tmp_path: Path) -> None:
+def test_the_stock_tool_reads_our_certificates(
+    folder: Path, root: Issued, middle: Issued, tmp_path: Path
+) -> None:
     """model_signing follows our chain to the root, and refuses another root."""
     stock = pytest.importorskip("model_signing", reason=STOCK)
     leaf, key = issue("the owner", middle)
     sign_folder(folder, key, (leaf, middle[0]))
-    right, wrong = write(tmp_path / "root", root[0]), write(tmp_path / "other", issue("root", ca=True)[0])
-    stock.verifying.Config().use_certificate_verifier(certificate_chain=[right]).verify(folder, folder / "model.sig")
+    right, wrong = (
+        write(tmp_path / "root", root[0]),
+        write(tmp_path / "other", issue("root", ca=True)[0]),
+    )
+    stock.verifying.Config().use_certificate_verifier(certificate_chain=[right]).verify(
+        folder, folder / "model.sig"
+    )
     from OpenSSL.crypto import X509StoreContextError  # what the stock tool lets through
 
     with pytest.raises(X509StoreContextError):
-        stock.verifying.Config().use_certificate_verifier(certificate_chain=[wrong]).verify(folder, folder / "model.sig")
+        stock.verifying.Config().use_certificate_verifier(certificate_chain=[wrong]).verify(
+            folder, folder / "model.sig"
+        )
 
 
-def test_we_read_the_stock_tools_certificates(folder: Path, root: Issued, middle: Issued, tmp_path: Path) -> None:
+def test_we_read_the_stock_tools_certificates(
+    folder: Path, root: Issued, middle: Issued, tmp_path: Path
+) -> None:
     """What model_signing signs with a certificate verifies here by its root."""
     stock = pytest.importorskip("model_signing", reason=STOCK)
     leaf, key = issue("the owner", middle)
@@ -196,4 +245,7 @@ def test_we_read_the_stock_tools_certificates(folder: Path, root: Issued, middle
     hashing = stock.hashing.Config().set_ignored_paths(paths=[folder / "model.sig"])
     signing.set_hashing_config(hashing).sign(folder, folder / "model.sig")
     found = verify_folder(folder, Trust(roots=(root[0],)))
-    assert (found.name, found.ignored) == ("CN=the owner", (".git", ".gitattributes", ".github", ".gitignore"))
+    assert (found.name, found.ignored) == (
+        "CN=the owner",
+        (".git", ".gitattributes", ".github", ".gitignore"),
+    )

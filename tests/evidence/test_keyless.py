@@ -1,4 +1,6 @@
-"""Keyless signatures by the real library and by the stock tool, with a Sigstore of our own on this machine; and every way to be refused."""
+"""Keyless signatures by the real library and by the stock tool, with a Sigstore of our own on this
+machine; and every way to be refused.
+"""
 
 import json
 import logging
@@ -15,7 +17,9 @@ from lockforge.evidence.keyless import OFFLINE, Identity, Keyless
 from lockforge.evidence.manifest import read_manifest
 from lockforge.evidence.signing import Trust, fingerprint, new_key, sign_folder, verify_folder
 
-pytest.importorskip("sigstore", reason="keyless signatures are an extra: pip install 'lockforge[sign]'")
+pytest.importorskip(
+    "sigstore", reason="keyless signatures are an extra: pip install 'lockforge[sign]'"
+)
 from tests.evidence.own_sigstore import MAIL, PROVIDER, OwnSigstore, token
 
 
@@ -39,13 +43,21 @@ def by(trust_config: Path, name: str = MAIL, provider: str = PROVIDER) -> Trust:
     return Trust(identity=Identity(name, provider, str(trust_config)))
 
 
-def test_a_keyless_release_names_its_signer(folder: Path, trust_config: Path, token_file: Path) -> None:
-    """By name and provider he is established; without them the bytes are checked and the certificate's word is said to be no more."""
+def test_a_keyless_release_names_its_signer(
+    folder: Path, trust_config: Path, token_file: Path
+) -> None:
+    """By name and provider he is established; without them the bytes are checked and the
+    certificate's word is said to be no more.
+    """
     how = Keyless(token_file, str(trust_config))
     how.check()
     assert how.sign_folder(folder) == f"{MAIL} ({PROVIDER})"
     found, alone = verify_folder(folder, by(trust_config)), verify_folder(folder)
-    assert (found.name, found.established, str(found)) == (f"{MAIL} ({PROVIDER})", True, f"{MAIL} ({PROVIDER}), keyless")
+    assert (found.name, found.established, str(found)) == (
+        f"{MAIL} ({PROVIDER})",
+        True,
+        f"{MAIL} ({PROVIDER}), keyless",
+    )
     assert (alone.name, alone.established, alone.claimed) == ("", False, f"{MAIL} ({PROVIDER})")
     assert "nobody checked" in str(alone)
     assert read_manifest(folder).signer is None
@@ -53,25 +65,43 @@ def test_a_keyless_release_names_its_signer(folder: Path, trust_config: Path, to
 
 def test_the_stock_tool_reads_ours_and_we_read_its(signed: Path, trust_config: Path) -> None:
     """model_signing with `sigstore`, both ways: the same identity, every file covered."""
-    stock = pytest.importorskip("model_signing", reason="the stock tool is the interoperability oracle: pip install 'lockforge[sign]'")
-    verifier = stock.verifying.Config().use_sigstore_verifier(identity=MAIL, oidc_issuer=PROVIDER, trust_config=trust_config)
+    stock = pytest.importorskip(
+        "model_signing",
+        reason="the stock tool is the interoperability oracle: pip install 'lockforge[sign]'",
+    )
+    verifier = stock.verifying.Config().use_sigstore_verifier(
+        identity=MAIL, oidc_issuer=PROVIDER, trust_config=trust_config
+    )
     verifier.verify(signed, signed / "model.sig")
     (signed / "model.bin").write_bytes(b"another")
     with pytest.raises(ValueError, match="mismatch"):
-        stock.verifying.Config().use_sigstore_verifier(identity=MAIL, oidc_issuer=PROVIDER, trust_config=trust_config).verify(
-            signed, signed / "model.sig"
-        )
-    signer = stock.signing.Config().use_sigstore_signer(identity_token=token(), trust_config=trust_config)
-    signer.set_hashing_config(stock.hashing.Config().set_ignored_paths(paths=[signed / "model.sig"])).sign(signed, signed / "model.sig")
+        stock.verifying.Config().use_sigstore_verifier(
+            identity=MAIL, oidc_issuer=PROVIDER, trust_config=trust_config
+        ).verify(signed, signed / "model.sig")
+    signer = stock.signing.Config().use_sigstore_signer(
+        identity_token=token(), trust_config=trust_config
+    )
+    signer.set_hashing_config(
+        stock.hashing.Config().set_ignored_paths(paths=[signed / "model.sig"])
+    ).sign(signed, signed / "model.sig")
     found = verify_folder(signed, by(trust_config))
-    assert (found.established, found.ignored) == (True, (".git", ".gitattributes", ".github", ".gitignore"))
+    assert (found.established, found.ignored) == (
+        True,
+        (".git", ".gitattributes", ".github", ".gitignore"),
+    )
 
 
 def test_another_signer_is_refused(signed: Path, trust_config: Path, tmp_path: Path) -> None:
-    """Another name, another provider, another Sigstore with services of the same names, and a key or certificates in their place."""
+    """Another name, another provider, another Sigstore with services of the same names, and a key
+    or certificates in their place.
+    """
     with OwnSigstore().serving(tmp_path / "other.json"):
         pass
-    for trust in (by(trust_config, "thief@example.org"), by(trust_config, MAIL, "https://thief.example.org"), by(tmp_path / "other.json")):
+    for trust in (
+        by(trust_config, "thief@example.org"),
+        by(trust_config, MAIL, "https://thief.example.org"),
+        by(tmp_path / "other.json"),
+    ):
         with pytest.raises(IntegrityError, match="it is not shown that"):
             verify_folder(signed, trust)
     own = new_key(tmp_path / "key")
@@ -82,12 +112,18 @@ def test_another_signer_is_refused(signed: Path, trust_config: Path, tmp_path: P
         verify_folder(signed, by(trust_config))
 
 
-def test_somebody_elses_certificate_does_not_lend_its_name(signed: Path, trust_config: Path, tmp_path: Path) -> None:
-    """A thief's signature beside the owner's certificate and log entry: its key did not make it, with the identity or without."""
+def test_somebody_elses_certificate_does_not_lend_its_name(
+    signed: Path, trust_config: Path, tmp_path: Path
+) -> None:
+    """A thief's signature beside the owner's certificate and log entry: its key did not make it,
+    with the identity or without.
+    """
     theirs = json.loads((signed / "model.sig").read_text())
     (signed / "model.bin").write_bytes(b"worse")
     sign_folder(signed, new_key(tmp_path / "thief"))
-    mixed = json.loads((signed / "model.sig").read_text()) | {"verificationMaterial": theirs["verificationMaterial"]}
+    mixed = json.loads((signed / "model.sig").read_text()) | {
+        "verificationMaterial": theirs["verificationMaterial"]
+    }
     (signed / "model.sig").write_text(json.dumps(mixed))
     for trust in (by(trust_config), Trust()):
         with pytest.raises(IntegrityError, match="no signature by the key"):
@@ -95,7 +131,9 @@ def test_somebody_elses_certificate_does_not_lend_its_name(signed: Path, trust_c
 
 
 def test_a_signature_that_no_log_has_seen_is_refused(signed: Path, trust_config: Path) -> None:
-    """Without the log's entry, or with an entry for another signature, nothing says when the certificate was used."""
+    """Without the log's entry, or with an entry for another signature, nothing says when the
+    certificate was used.
+    """
     bundle = json.loads((signed / "model.sig").read_text())
     entry = bundle["verificationMaterial"]["tlogEntries"][0]
     for entries in ([], [entry | {"canonicalizedBody": "e30="}], [entry | {"integratedTime": "1"}]):
@@ -106,21 +144,36 @@ def test_a_signature_that_no_log_has_seen_is_refused(signed: Path, trust_config:
         assert not verify_folder(signed).established
 
 
-def test_what_the_library_finds_signed_is_what_was_found_here(signed: Path, trust_config: Path) -> None:
+def test_what_the_library_finds_signed_is_what_was_found_here(
+    signed: Path, trust_config: Path
+) -> None:
     """Should the two ever read a bundle differently, it is refused."""
     with pytest.raises(IntegrityError, match="read in two ways"):
-        keyless.check_identity((signed / "model.sig").read_bytes(), b"{}", Identity(MAIL, PROVIDER, str(trust_config)))
+        keyless.check_identity(
+            (signed / "model.sig").read_bytes(), b"{}", Identity(MAIL, PROVIDER, str(trust_config))
+        )
 
 
 def test_changed_files_and_changed_signatures_are_caught(signed: Path, trust_config: Path) -> None:
-    """A file more, another file, and the signature flipped at many places, cut short or made longer: refused, and never a traceback."""
+    """A file more, another file, and the signature flipped at many places, cut short or made
+    longer: refused, and never a traceback.
+    """
     shutil.copytree(signed, signed.with_name("more"))
     (signed.with_name("more") / "run.py").write_text("")
     with pytest.raises(IntegrityError, match="not what was signed"):
         verify_folder(signed.with_name("more"), by(trust_config))
     data = (signed / "model.sig").read_bytes()
-    flips = [data[:i] + bytes([data[i] ^ (1 << i % 8)]) + data[i + 1 :] for i in range(0, len(data), len(data) // 150)]
-    for changed in (*flips, data[:-1], data + b" ", b"", data.replace(b'"logIndex":"0"', b'"logIndex":"99999999999999999999"')):
+    flips = [
+        data[:i] + bytes([data[i] ^ (1 << i % 8)]) + data[i + 1 :]
+        for i in range(0, len(data), len(data) // 150)
+    ]
+    for changed in (
+        *flips,
+        data[:-1],
+        data + b" ",
+        b"",
+        data.replace(b'"logIndex":"0"', b'"logIndex":"99999999999999999999"'),
+    ):
         (signed / "model.sig").write_bytes(changed)
         with pytest.raises(IntegrityError):
             verify_folder(signed, by(trust_config))
@@ -128,17 +181,24 @@ def test_changed_files_and_changed_signatures_are_caught(signed: Path, trust_con
 
 def places_in(tree: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The way to every value of a JSON tree but the whole."""
-    for key in tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ():
+    for key in (
+        tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
+    ):
         yield (*way, key)
         yield from places_in(tree[key], (*way, key))
 
 
 ODD: tuple[Any, ...] = (None, -1, 10**30, "", "e30=", "99999999999999999999", "\ud800", [[]], {})
-SAME = {("timestampVerificationData", "None"), ("timestampVerificationData", "{}")}  # no time stamps, said in another way
+SAME = {
+    ("timestampVerificationData", "None"),
+    ("timestampVerificationData", "{}"),
+}  # no time stamps, said in another way
 
 
 def test_no_value_in_a_bundle_gives_a_traceback(signed: Path, trust_config: Path) -> None:
-    """Every value of the signature replaced by something odd: refused, but for other spellings of the same."""
+    """Every value of the signature replaced by something odd: refused, but for other spellings of
+    the same.
+    """
     tree = json.loads((signed / "model.sig").read_text())
     accepted = set()
     for way in places_in(tree):
@@ -158,9 +218,15 @@ def test_no_value_in_a_bundle_gives_a_traceback(signed: Path, trust_config: Path
 
 
 def test_what_leaves_the_house_is_name_and_digests(
-    signed: Path, sigstore: OwnSigstore, trust_config: Path, token_file: Path, caplog: pytest.LogCaptureFixture
+    signed: Path,
+    sigstore: OwnSigstore,
+    trust_config: Path,
+    token_file: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Two requests: one holds the token, in its header, and one the names and digests of the files; the token is nowhere else."""
+    """Two requests: one holds the token, in its header, and one the names and digests of the files;
+    the token is nowhere else.
+    """
     (path, headers, asked), (log, other, entry) = sigstore.requests
     assert (path, log) == ("/api/v2/signingCert", "/api/v1/log/entries")
     raw = headers["Authorization"].removeprefix("Bearer ")
@@ -178,14 +244,19 @@ def test_what_leaves_the_house_is_name_and_digests(
 # What is missing is said before the work, and nothing of it is a traceback
 
 BAD: dict[str, str] = {
-    "expired": token(minutes=-1), "made for another service": token(audience="somebody"), "malformed": "not.a.token", "empty": "",
+    "expired": token(minutes=-1), "made for another "
+                                  "service": token(audience="somebody"), "malformed": "not.a.token", "empty": "",
     "cut short": token()[:-30].rpartition(".")[0], "not text": "\x00\xff",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_token_that_is_not_valid_is_refused_and_not_shown(case: str, folder: Path, trust_config: Path) -> None:
-    """Exit 4, before and after the work, with what to do instead; the token stays out of the message."""
+def test_a_token_that_is_not_valid_is_refused_and_not_shown(
+    case: str, folder: Path, trust_config: Path
+) -> None:
+    """Exit 4, before and after the work, with what to do instead; the token stays out of the
+    message.
+    """
     (folder.parent / "token").write_text(BAD[case])
     how = Keyless(folder.parent / "token", str(trust_config))
     for act in (how.check, lambda: how.sign_folder(folder)):
@@ -196,7 +267,9 @@ def test_a_token_that_is_not_valid_is_refused_and_not_shown(case: str, folder: P
     assert not (folder / "model.sig").exists()
 
 
-def test_without_a_token_it_says_where_one_was_looked_for(trust_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_token_it_says_where_one_was_looked_for(
+    trust_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No file given and no CI job; a file that is not there; a CI job that may not ask for one."""
     with pytest.raises(ResourceError, match="no CI job that has a credential"):
         Keyless(None, str(trust_config)).check()
@@ -207,7 +280,9 @@ def test_without_a_token_it_says_where_one_was_looked_for(trust_config: Path, tm
         Keyless(None, str(trust_config)).check()
 
 
-def test_a_ci_job_signs_with_its_own_credential(folder: Path, trust_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ci_job_signs_with_its_own_credential(
+    folder: Path, trust_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """GitLab puts a token into the job's environment."""
     monkeypatch.setenv("GITLAB_CI", "true")
     monkeypatch.setenv("SIGSTORE_ID_TOKEN", token("robot@example.org"))
@@ -228,13 +303,17 @@ def test_a_service_that_refuses_is_named_and_nothing_is_signed(
 
 
 def test_offline_it_says_that_the_services_are_needed(signed: Path, token_file: Path) -> None:
-    """Signing and verifying by the public Sigstore without a network: what was tried, what is needed, and the two ways out."""
+    """Signing and verifying by the public Sigstore without a network: what was tried, what is
+    needed, and the two ways out.
+    """
     with pytest.raises(ResourceError, match="cannot be fetched from its servers") as caught:
         Keyless(token_file).check()
     assert "--key" in str(caught.value)
     with pytest.raises(ResourceError, match=f"--trust-config {OFFLINE}"):
         verify_folder(signed, Trust(identity=Identity(MAIL, PROVIDER)))
-    with pytest.raises(IntegrityError, match="it is not shown that"):  # by the public keys that came with the library, which asks nobody
+    with pytest.raises(
+        IntegrityError, match="it is not shown that"
+    ):  # by the public keys that came with the library, which asks nobody
         verify_folder(signed, Trust(identity=Identity(MAIL, PROVIDER, OFFLINE)))
 
 
@@ -247,8 +326,12 @@ def test_a_trust_config_that_is_none_is_named(signed: Path, tmp_path: Path) -> N
             verify_folder(signed, by(tmp_path / name))
 
 
-def test_without_the_extra_it_says_so(signed: Path, trust_config: Path, token_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit 4 where Sigstore is asked for; without an identity the core reads a keyless signature all the same."""
+def test_without_the_extra_it_says_so(
+    signed: Path, trust_config: Path, token_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit 4 where Sigstore is asked for; without an identity the core reads a keyless signature
+    all the same.
+    """
     monkeypatch.setattr(keyless, "find_spec", lambda _name: None)
     with pytest.raises(ResourceError, match="extra `sign`"):
         Keyless(token_file, str(trust_config)).check()

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from lockforge.errors import IntegrityError, RecipeError
-from lockforge.evidence.manifest import check_manifest, check_name, hash_file, hash_folder, read_limited, read_manifest, write_manifest
+from lockforge.evidence.manifest import (
+    check_manifest,
+    check_name,
+    hash_file,
+    hash_folder,
+    read_limited,
+    read_manifest,
+    write_manifest,
+)
 from lockforge.records import FileRef
 
 
@@ -30,11 +38,15 @@ def faults(folder: Path) -> tuple[str, ...]:
 def test_a_file_is_hashed_as_a_whole(release: Path) -> None:
     """Blocks make no difference: the digest of 1.28 MB is that of its bytes."""
     data = (release / "b.bin").read_bytes()
-    assert hash_file(release / "b.bin") == FileRef(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+    assert hash_file(release / "b.bin") == FileRef(
+        sha256=hashlib.sha256(data).hexdigest(), size=len(data)
+    )
 
 
 def test_a_manifest_is_sorted_and_comes_back(release: Path) -> None:
-    """Written, read, equal; names sorted with `/`; itself and the signature left out; written again, the same bytes."""
+    """Written, read, equal; names sorted with `/`; itself and the signature left out; written
+    again, the same bytes.
+    """
     written = write_manifest(release)
     (release / "model.sig").write_text("{}")
     text = (release / "manifest.json").read_bytes()
@@ -62,7 +74,9 @@ def test_every_sampled_byte_flip_is_caught(release: Path) -> None:
     for name in ("a.json", "b.bin"):
         data = (release / name).read_bytes()
         for position in range(0, len(data), max(1, len(data) // 60)):
-            (release / name).write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+            (release / name).write_bytes(
+                data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
+            )
             assert hash_file(release / name) != manifest.files[name]
         (release / name).write_bytes(data)
     assert faults(release) == ()
@@ -71,12 +85,21 @@ def test_every_sampled_byte_flip_is_caught(release: Path) -> None:
 def test_a_wrong_size_is_a_fault(release: Path) -> None:
     """A manifest whose digest is right and whose size is wrong has been edited."""
     manifest = write_manifest(release)
-    edited = manifest.model_copy(update={"files": {**manifest.files, "a.json": manifest.files["a.json"].model_copy(update={"size": 3})}})
+    edited = manifest.model_copy(
+        update={
+            "files": {
+                **manifest.files,
+                "a.json": manifest.files["a.json"].model_copy(update={"size": 3}),
+            }
+        }
+    )
     assert check_manifest(edited, hash_folder(release)) == ("a.json has 2 bytes, not 3",)
 
 
 def test_links_and_pipes_are_refused(release: Path, tmp_path: Path) -> None:
-    """A link to a file, to a folder, a dangling one, and a pipe (which would block a reader): refused by name."""
+    """A link to a file, to a folder, a dangling one, and a pipe (which would block a reader):
+    refused by name.
+    """
     for make in (
         lambda path: path.symlink_to(release / "a.json"),
         lambda path: path.symlink_to(tmp_path),
@@ -89,7 +112,9 @@ def test_links_and_pipes_are_refused(release: Path, tmp_path: Path) -> None:
         (release / "odd").unlink()
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../b", "a//b", "./a", "", "a\\b", "C:/x", "a\nb", "a\x1b[2J"])
+@pytest.mark.parametrize(
+    "name", ["../x", "/etc/passwd", "a/../b", "a//b", "./a", "", "a\\b", "C:/x", "a\nb", "a\x1b[2J"]
+)
 def test_a_name_that_leads_elsewhere_is_refused(name: str, release: Path) -> None:
     """Path traversal, absolute names, drives and control characters, on disk or in a manifest."""
     with pytest.raises(IntegrityError, match="not allowed"):

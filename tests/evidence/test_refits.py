@@ -6,12 +6,23 @@ from collections import Counter
 import pytest
 
 from lockforge.errors import IntegrityError
-from lockforge.evidence.refits import FALSE_ALARM, FROM_RELEASE, Place, compare_refits, deviation, draw_places, place_of, spread
+from lockforge.evidence.refits import (
+    FALSE_ALARM,
+    FROM_RELEASE,
+    Place,
+    compare_refits,
+    deviation,
+    draw_places,
+    place_of,
+    spread,
+)
 from lockforge.evidence.statistics import student_t_quantile
 from lockforge.records import AttackPoint, Check, TransferAudit
 from tests.small_release import IMAGES, audit, images
 
-AUDIT = audit(images(2), "quick")  # at every place seeds give an image less than the level, the level, and one more: a deviation of .01
+AUDIT = audit(
+    images(2), "quick"
+)  # at every place seeds give an image less than the level, the level, and one more: a deviation of .01
 PLACE = Place("release", "fine-tune", 2, 1)
 
 
@@ -31,7 +42,9 @@ def compared(again: list[AttackPoint], *, exact: bool = False) -> tuple[Check, .
 
 
 def test_the_spread_is_that_over_seeds_pooled_over_rows_but_the_dummys() -> None:
-    """Six rows (two attackers on release and reference, one on each empty network) of three seeds: 12 degrees of freedom."""
+    """Six rows (two attackers on release and reference, one on each empty network) of three seeds:
+    12 degrees of freedom.
+    """
     wide, freedom = spread(AUDIT, 2)
     assert wide == pytest.approx(0.01)
     assert freedom == 2 * (2 + 2 + 1 + 1)
@@ -40,12 +53,16 @@ def test_the_spread_is_that_over_seeds_pooled_over_rows_but_the_dummys() -> None
     )  # fmt: skip
     assert spread(made_up, 2) == spread(AUDIT, 2)
     with pytest.raises(IntegrityError, match="no spread"):
-        spread(AUDIT.model_copy(update={"points": tuple(p for p in AUDIT.points if p.seed == 0)}), 2)
+        spread(
+            AUDIT.model_copy(update={"points": tuple(p for p in AUDIT.points if p.seed == 0)}), 2
+        )
 
 
 def test_the_deviation_adds_a_finite_test_split() -> None:
     """sqrt(2 (spread^2 + m (1 - m) / n)), m half-way between both accuracies."""
-    assert deviation(AUDIT, PLACE, 0.4, 0.6) == pytest.approx(math.sqrt(2 * (0.01**2 + 0.25 / IMAGES)))
+    assert deviation(AUDIT, PLACE, 0.4, 0.6) == pytest.approx(
+        math.sqrt(2 * (0.01**2 + 0.25 / IMAGES))
+    )
 
 
 def test_a_place_passes_up_to_its_tolerance_and_not_beyond() -> None:
@@ -79,7 +96,9 @@ def test_a_small_lie_at_every_place_is_caught_together() -> None:
     *each, together = compared(again)
     assert all(check.passed for check in each)
     assert not together.passed
-    to_and_fro = [shifted(point, 0.09 * (-1) ** at) for at, point in enumerate(points(AUDIT, *places))]
+    to_and_fro = [
+        shifted(point, 0.09 * (-1) ** at) for at, point in enumerate(points(AUDIT, *places))
+    ]
     assert all(check.passed for check in compared(to_and_fro))
 
 
@@ -98,10 +117,15 @@ def test_nothing_fitted_again_is_no_pass() -> None:
 
 
 def test_places_are_drawn_evenly_without_repeats_and_only_where_a_release_has_the_weights() -> None:
-    """Over many seeds every place is drawn about equally often; a larger number than there are draws all."""
+    """Over many seeds every place is drawn about equally often; a larger number than there are
+    draws all.
+    """
     other = audit(images(3), "quick")
     drawn = Counter(
-        (at, place) for seed in range(400) for at, places in enumerate(draw_places((AUDIT, other), 8, seed)) for place in places
+        (at, place)
+        for seed in range(400)
+        for at, places in enumerate(draw_places((AUDIT, other), 8, seed))
+        for place in places
     )
     assert {place.start for _, place in drawn} == set(FROM_RELEASE)
     assert len(drawn) == 2 * (2 + 1 + 1) * 6

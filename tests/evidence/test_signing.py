@@ -50,7 +50,9 @@ def release(tmp_path: Path, key: PrivateKey) -> Path:
 
 
 def test_a_signed_folder_verifies_with_and_without_its_key(release: Path, key: PrivateKey) -> None:
-    """With the reader's key the signer is established; without it only the fingerprint of the key that came along is known."""
+    """With the reader's key the signer is established; without it only the fingerprint of the key
+    that came along is known.
+    """
     ours = verify_folder(release, Trust(key.public_key()))
     assert (ours.fingerprint, ours.established) == (fingerprint(key.public_key()), True)
     alone = verify_folder(release)
@@ -66,10 +68,14 @@ def test_a_folder_can_be_signed_again(release: Path, key: PrivateKey) -> None:
 
 @pytest.mark.parametrize("name", ["model.bin", "manifest.json", "model.sig", "sub.txt"])
 def test_every_sampled_byte_flip_is_caught(release: Path, key: PrivateKey, name: str) -> None:
-    """Any flipped bit of content, manifest or signature, with the key and without: nothing in the release may change unseen."""
+    """Any flipped bit of content, manifest or signature, with the key and without: nothing in the
+    release may change unseen.
+    """
     data = (release / name).read_bytes()
     for position in range(0, len(data), max(1, len(data) // 60)):
-        (release / name).write_bytes(data[:position] + bytes([data[position] ^ (1 << position % 8)]) + data[position + 1 :])
+        (release / name).write_bytes(
+            data[:position] + bytes([data[position] ^ (1 << position % 8)]) + data[position + 1 :]
+        )
         for public in (key.public_key(), None):
             with pytest.raises(IntegrityError):
                 verify_folder(release, Trust(public))
@@ -77,14 +83,18 @@ def test_every_sampled_byte_flip_is_caught(release: Path, key: PrivateKey, name:
     assert verify_folder(release).fingerprint
 
 
-def test_truncations_swaps_additions_and_removals_are_caught(release: Path, key: PrivateKey) -> None:
+def test_truncations_swaps_additions_and_removals_are_caught(
+    release: Path, key: PrivateKey
+) -> None:
     """Each structural change has its own line that names the file."""
     model, extra, text, git = (release / name for name in ("model.bin", "extra", "sub.txt", ".git"))
     data = model.read_bytes()
     changes: tuple[tuple[Callable[[], object], Callable[[], object], str], ...] = (
-        (lambda: model.write_bytes(data[:-1]), lambda: model.write_bytes(data), "model.bin was changed"),
+        (lambda: model.write_bytes(data[:-1]), lambda: model.write_bytes(data), ("model.bin was "
+                                                                                "changed")),
         (lambda: extra.write_bytes(b""), extra.unlink, "extra is there but not listed"),
-        (lambda: text.rename(release / "s.txt"), lambda: (release / "s.txt").rename(text), "sub.txt is missing"),
+        (lambda: text.rename(release / "s.txt"), lambda: (release / "s.txt").rename(text), ("sub.txt is "
+                                                                                           "missing")),
         (lambda: git.write_bytes(b""), git.unlink, ".git is there but not listed"),
     )  # fmt: skip
     for change, undo, said in changes:
@@ -97,13 +107,21 @@ def test_truncations_swaps_additions_and_removals_are_caught(release: Path, key:
         verify_folder(release, Trust(key.public_key()))
 
 
-def test_another_signer_is_caught_when_the_key_is_given(release: Path, key: PrivateKey, tmp_path: Path) -> None:
-    """Changed and signed again by somebody else: seen with the owner's key, and only the fingerprint tells without it."""
+def test_another_signer_is_caught_when_the_key_is_given(
+    release: Path, key: PrivateKey, tmp_path: Path
+) -> None:
+    """Changed and signed again by somebody else: seen with the owner's key, and only the
+    fingerprint tells without it.
+    """
     (release / "model.bin").write_bytes(b"other")
     sign_folder(release, other := new_key(tmp_path / "other"))
     with pytest.raises(IntegrityError, match="another key"):
         verify_folder(release, Trust(key.public_key()))
-    assert verify_folder(release).fingerprint == fingerprint(other.public_key()) != fingerprint(key.public_key())
+    assert (
+        verify_folder(release).fingerprint
+        == fingerprint(other.public_key())
+        != fingerprint(key.public_key())
+    )
 
 
 def test_an_unsigned_release_is_not_a_signed_one(release: Path) -> None:
@@ -120,23 +138,38 @@ def test_an_unsigned_release_is_not_a_signed_one(release: Path) -> None:
 
 
 def resigned(release: Path, key: PrivateKey, edit: Callable[[dict[str, Any]], None]) -> None:
-    """Edit the signed statement and sign it again with the right key: what a careless or hostile signer could make."""
+    """Edit the signed statement and sign it again with the right key: what a careless or hostile
+    signer could make.
+    """
     bundle = json.loads((release / "model.sig").read_text())
     statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
     edit(statement)
     payload = json.dumps(statement).encode()
     kind = b"application/vnd.in-toto+json"
-    signed = b"DSSEv1 " + str(len(kind)).encode() + b" " + kind + b" " + str(len(payload)).encode() + b" " + payload
+    signed = (
+        b"DSSEv1 "
+        + str(len(kind)).encode()
+        + b" "
+        + kind
+        + b" "
+        + str(len(payload)).encode()
+        + b" "
+        + payload
+    )
     from cryptography.hazmat.primitives import hashes
 
     bundle["dsseEnvelope"]["payload"] = base64.b64encode(payload).decode()
-    bundle["dsseEnvelope"]["signatures"][0]["sig"] = base64.b64encode(key.sign(signed, ec.ECDSA(hashes.SHA256()))).decode()
+    bundle["dsseEnvelope"]["signatures"][0]["sig"] = base64.b64encode(
+        key.sign(signed, ec.ECDSA(hashes.SHA256()))
+    ).decode()
     (release / "model.sig").write_text(json.dumps(bundle))
 
 
 def set_root(statement: dict[str, Any]) -> None:
     """Make the subject's digest fit the resources again."""
-    digests = b"".join(bytes.fromhex(resource["digest"]) for resource in statement["predicate"]["resources"])
+    digests = b"".join(
+        bytes.fromhex(resource["digest"]) for resource in statement["predicate"]["resources"]
+    )
     statement["subject"][0]["digest"]["sha256"] = hashlib.sha256(digests).hexdigest()
 
 
@@ -157,7 +190,8 @@ STATEMENTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "another statement type": (lambda s: s.update(_type="x"), "another kind"),
     "another predicate": (lambda s: s.update(predicateType="https://x/v9"), "another kind"),
     "shards": (lambda s: s["predicate"]["serialization"].update(method="shards"), "not read here"),
-    "a wrong root": (lambda s: s["subject"][0]["digest"].update(sha256="0" * 64), "does not give the digest"),
+    "a wrong root": (lambda s: s["subject"][0]["digest"].update(sha256="0" * 64), ("does not give the "
+                                                                                  "digest")),
     "no subject": (lambda s: s.update(subject=[]), "lacks 'digest'"),
     "path traversal": (lambda s: s["predicate"]["resources"][0].update(name="../../etc/passwd"), "not allowed"),
     "another hash": (lambda s: s["predicate"]["resources"][0].update(algorithm="md5"), "malformed"),
@@ -167,13 +201,18 @@ STATEMENTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no table": (lambda s: s.update(predicate=[1]), "not a table"),
     "an ignored file": (ignore_last, "the signer asks to ignore 'sub/data'"),
     "a file left out": (leave_out_last, "sub/data is there but not listed"),
-    "an ignore list that is none": (lambda s: s["predicate"]["serialization"].update(ignore_paths="*"), "no list of names"),
+    "an ignore list that is "
+    "none": (lambda s: s["predicate"]["serialization"].update(ignore_paths="*"), "no list of names"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", STATEMENTS)
-def test_a_rightly_signed_but_impossible_statement_is_refused(case: str, release: Path, key: PrivateKey) -> None:
-    """The right key does not make a malformed statement true, and a signer's ignore list hides nothing."""
+def test_a_rightly_signed_but_impossible_statement_is_refused(
+    case: str, release: Path, key: PrivateKey
+) -> None:
+    """The right key does not make a malformed statement true, and a signer's ignore list hides
+    nothing.
+    """
     edit, said = STATEMENTS[case]
     resigned(release, key, lambda statement: edit(statement) and None)
     with pytest.raises(IntegrityError, match=said):
@@ -181,7 +220,9 @@ def test_a_rightly_signed_but_impossible_statement_is_refused(case: str, release
 
 
 def test_the_way_the_statement_is_signed_again_is_right(release: Path, key: PrivateKey) -> None:
-    """The edit of the test above changes nothing else: an unedited statement, signed again by hand, verifies."""
+    """The edit of the test above changes nothing else: an unedited statement, signed again by hand,
+    verifies.
+    """
     resigned(release, key, lambda _: None)
     assert verify_folder(release, Trust(key.public_key())).established
 
@@ -189,9 +230,12 @@ def test_the_way_the_statement_is_signed_again_is_right(release: Path, key: Priv
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "{}", "null", "[" * 100_000,
-     '{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}', '{"mediaType": 3}', "\ud800".encode("utf-8", "surrogatepass")],
+     ('{"mediaType": '
+     '"application/vnd.dev.sigstore.bundle.v0.3+json"}'), '{"mediaType": 3}', "\ud800".encode("utf-8", "surrogatepass")],
 )  # fmt: skip
-def test_no_malformed_bundle_gives_a_traceback(text: str | bytes, release: Path, key: PrivateKey) -> None:
+def test_no_malformed_bundle_gives_a_traceback(
+    text: str | bytes, release: Path, key: PrivateKey
+) -> None:
     """Whatever stands in model.sig, the answer is an IntegrityError of one line."""
     (release / "model.sig").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(IntegrityError) as caught:
@@ -200,8 +244,14 @@ def test_no_malformed_bundle_gives_a_traceback(text: str | bytes, release: Path,
 
 
 def test_another_spelling_of_the_same_signature_is_refused(release: Path, key: PrivateKey) -> None:
-    """Base64 leaves bits unused before its padding; setting them decodes to the same bytes and is still an edit."""
-    while not (text := json.loads((release / "model.sig").read_text())["dsseEnvelope"]["signatures"][0]["sig"]).endswith("="):
+    """Base64 leaves bits unused before its padding; setting them decodes to the same bytes and is
+    still an edit.
+    """
+    while not (
+        text := json.loads((release / "model.sig").read_text())["dsseEnvelope"]["signatures"][0][
+            "sig"
+        ]
+    ).endswith("="):
         sign_folder(release, key)
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
     body = text.rstrip("=")
@@ -212,19 +262,34 @@ def test_another_spelling_of_the_same_signature_is_refused(release: Path, key: P
         verify_folder(release, Trust(key.public_key()))
 
 
-def test_the_stock_tools_own_ignore_list_is_shown_and_hides_nothing(release: Path, key: PrivateKey) -> None:
-    """Git's files may be on the list; they are named, and one that is there is still an unlisted file."""
-    resigned(release, key, lambda s: s["predicate"]["serialization"].update(ignore_paths=["model.sig", ".git", ".gitignore"]))
+def test_the_stock_tools_own_ignore_list_is_shown_and_hides_nothing(
+    release: Path, key: PrivateKey
+) -> None:
+    """Git's files may be on the list; they are named, and one that is there is still an unlisted
+    file.
+    """
+    resigned(
+        release,
+        key,
+        lambda s: s["predicate"]["serialization"].update(
+            ignore_paths=["model.sig", ".git", ".gitignore"]
+        ),
+    )
     assert verify_folder(release, Trust(key.public_key())).ignored == (".git", ".gitignore")
     (release / ".gitignore").write_text("*")
     with pytest.raises(IntegrityError, match=r"\.gitignore is there but not listed"):
         verify_folder(release, Trust(key.public_key()))
 
 
-def test_a_bundle_of_neither_key_nor_certificate_is_named_as_such(release: Path, key: PrivateKey) -> None:
+def test_a_bundle_of_neither_key_nor_certificate_is_named_as_such(
+    release: Path, key: PrivateKey
+) -> None:
     """Other kinds of material, and a certificate that is none, are the release's fault."""
     bundle = json.loads((release / "model.sig").read_text())
-    for material, said in (({}, "neither a key nor a certificate"), ({"certificate": {"rawBytes": "AAAA"}}, "cannot be read")):
+    for material, said in (
+        ({}, "neither a key nor a certificate"),
+        ({"certificate": {"rawBytes": "AAAA"}}, "cannot be read"),
+    ):
         (release / "model.sig").write_text(json.dumps(bundle | {"verificationMaterial": material}))
         with pytest.raises(IntegrityError, match=said):
             verify_folder(release, Trust(key.public_key()))
@@ -243,11 +308,15 @@ def test_a_locked_key_is_known_as_such(tmp_path: Path) -> None:
 
 
 def test_a_new_key_is_private_and_comes_back(tmp_path: Path) -> None:
-    """0600, P-256, public part beside it; never overwritten; a passphrase is needed where one was set."""
+    """0600, P-256, public part beside it; never overwritten; a passphrase is needed where one was
+    set.
+    """
     made = new_key(tmp_path / "deep" / "k", b"open sesame")
     assert stat.S_IMODE((tmp_path / "deep" / "k").stat().st_mode) == 0o600
     assert fingerprint(load_public(tmp_path / "deep" / "k.pub")) == fingerprint(made.public_key())
-    assert fingerprint(load_private(tmp_path / "deep" / "k", b"open sesame").public_key()) == fingerprint(made.public_key())
+    assert fingerprint(
+        load_private(tmp_path / "deep" / "k", b"open sesame").public_key()
+    ) == fingerprint(made.public_key())
     for wrong in (None, b"guess"):
         with pytest.raises(RecipeError, match="can be opened") as caught:
             load_private(tmp_path / "deep" / "k", wrong)
@@ -273,7 +342,11 @@ def test_the_fingerprint_is_of_the_der(key: PrivateKey) -> None:
 
 def test_other_keys_are_refused_by_name(tmp_path: Path) -> None:
     """Ed25519 and P-256K are not in the format; text and missing files are no keys."""
-    pem, pkcs8, none = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    pem, pkcs8, none = (
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
     info = serialization.PublicFormat.SubjectPublicKeyInfo
     for odd in (ed25519.Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP256K1())):
         (tmp_path / "odd").write_bytes(odd.private_bytes(pem, pkcs8, none))
@@ -306,16 +379,24 @@ STOCK = "the stock tool is the interoperability oracle: pip install 'lockforge[s
 
 
 @pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()])
-def test_the_stock_tool_reads_what_we_sign(curve: ec.EllipticCurve, release: Path, tmp_path: Path) -> None:
-    """model_signing verifies our bundle, and refuses it after a change: the acceptance is not empty."""
+def test_the_stock_tool_reads_what_we_sign(
+    curve: ec.EllipticCurve, release: Path, tmp_path: Path
+) -> None:
+    """model_signing verifies our bundle, and refuses it after a change: the acceptance is not
+    empty.
+    """
     stock = pytest.importorskip("model_signing", reason=STOCK)
     theirs = ec.generate_private_key(curve)
     sign_folder(release, theirs)
     (tmp_path / "pub").write_text(public_pem(theirs.public_key()))
-    stock.verifying.Config().use_elliptic_key_verifier(public_key=tmp_path / "pub").verify(release, release / "model.sig")
+    stock.verifying.Config().use_elliptic_key_verifier(public_key=tmp_path / "pub").verify(
+        release, release / "model.sig"
+    )
     (release / "extra").write_bytes(b"")
     with pytest.raises(ValueError, match="extra"):
-        stock.verifying.Config().use_elliptic_key_verifier(public_key=tmp_path / "pub").verify(release, release / "model.sig")
+        stock.verifying.Config().use_elliptic_key_verifier(public_key=tmp_path / "pub").verify(
+            release, release / "model.sig"
+        )
 
 
 def test_we_read_what_the_stock_tool_signs(release: Path, key: PrivateKey, tmp_path: Path) -> None:
@@ -323,7 +404,11 @@ def test_we_read_what_the_stock_tool_signs(release: Path, key: PrivateKey, tmp_p
     stock = pytest.importorskip("model_signing", reason=STOCK)
     (release / "model.sig").unlink()
     hashing = stock.hashing.Config().set_ignored_paths(paths=[release / "model.sig"])
-    signing = stock.signing.Config().use_elliptic_key_signer(private_key=tmp_path / "k").set_hashing_config(hashing)
+    signing = (
+        stock.signing.Config()
+        .use_elliptic_key_signer(private_key=tmp_path / "k")
+        .set_hashing_config(hashing)
+    )
     signing.sign(release, release / "model.sig")
     assert verify_folder(release, Trust(key.public_key())).established
     (release / "sub" / "data").write_bytes(b"Data")

@@ -1,4 +1,6 @@
-"""Every executor does the same pieces with the same outcomes, keeps what is finished when a worker dies, and stops when it is told."""
+"""Every executor does the same pieces with the same outcomes, keeps what is finished when a worker
+dies, and stops when it is told.
+"""
 
 import json
 import sys
@@ -14,24 +16,28 @@ import torch
 from lockforge.data.roles import read_set
 from lockforge.errors import IntegrityError, OutcomeError, RecipeError, ResourceError
 from lockforge.executors import Kind, make_executor
-from lockforge.executors import ray as ray_room
-from lockforge.executors.here import Here
-from lockforge.executors.messages import ask, asked
-from lockforge.executors.processes import Processes
-from lockforge.executors.share import pull, push
+from lockforge.executors import _ray as ray_room
+from lockforge.executors._here import Here
+from lockforge.executors._messages import ask, asked
+from lockforge.executors._processes import Processes
+from lockforge.executors._share import pull, push
 from lockforge.executors.threads import Threads
 from lockforge.files import Files
-from lockforge.pieces import Done, Executor, InTurn, Piece, Spread
+from lockforge.jobs import Executor, InTurn, Job, Task, TaskResult
 from lockforge.recipe import DataRecipe, FitRecipe, NetworkRecipe
 from lockforge.records import Cell, FileRef, ImageSet, Op
 from lockforge.runs import Work, file_refs
+from lockforge.search._short_training import Measured, measure_cell, set_course
 from lockforge.search.meta_bench import CellAccuracies, measure_cells
-from lockforge.search.short_training import Measured, measure_cell, set_course
 from tests.executors.workers import kill_workers, workers_of
 
 NETWORK = NetworkRecipe(space="nasbench201", stem_channels=2, cells_per_stage=1)
 QUICK = FitRecipe(steps=2, batch_size=16)
-CELLS = [Cell(ops=(one, Op.none, Op.skip, other, Op.none, Op.skip)) for one in (Op.conv1x1, Op.skip) for other in (Op.conv1x1, Op.skip)]
+CELLS = [
+    Cell(ops=(one, Op.none, Op.skip, other, Op.none, Op.skip))
+    for one in (Op.conv1x1, Op.skip)
+    for other in (Op.conv1x1, Op.skip)
+]
 KINDS: tuple[Kind, ...] = ("threads", "processes", "ray")
 
 Make = Callable[[Kind], Executor]
@@ -69,38 +75,46 @@ def digits(work: Work) -> ImageSet:
     return read_set("digits", DataRecipe(), work.files)
 
 
-def trainings(images: ImageSet, fit: FitRecipe = QUICK) -> Spread[Measured]:
-    """Short trainings on these pictures."""
-    return Spread(measure_cell, set_course, (images, NETWORK, fit))
+def trainings(images: ImageSet, fit: FitRecipe = QUICK) -> Job[Measured]:
+    """Short trainings on these images."""
+    return Job(measure_cell, set_course, (images, NETWORK, fit))
 
 
-def carried_out(executor: Executor, spread: Spread[Measured], cells: Sequence[Cell], work: Work) -> list[Done[Measured]]:
+def carried_out(
+    executor: Executor, spread: Job[Measured], cells: Sequence[Cell], work: Work
+) -> list[TaskResult[Measured]]:
     """What came, by place."""
-    came: list[Done[Measured]] = []
-    executor.run(spread, [Piece((cell,), work) for cell in cells], came.append)
+    came: list[TaskResult[Measured]] = []
+    executor.run(spread, [Task((cell,), work) for cell in cells], came.append)
     return sorted(came, key=lambda done: done.place)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_executor_decides_nothing(make: Make, kind: Kind, digits: ImageSet, work: Work) -> None:
-    """The same answers to the last bit as in turn on one thread, each told of once, in the caller's thread."""
+    """The same answers to the last bit as in turn on one thread, each told of once, in the caller's
+    thread.
+    """
     threads: set[threading.Thread] = set()
     found: dict[int, Measured] = {}
 
-    def came(done: Done[Measured]) -> None:
+    def came(done: TaskResult[Measured]) -> None:
         threads.add(threading.current_thread())
         assert done.place not in found
         assert done.seconds > 0
         found[done.place] = done.result
 
-    make(kind).run(trainings(digits), [Piece((cell,), work) for cell in CELLS], came)
-    assert [found[place] for place in range(4)] == [done.result for done in carried_out(InTurn(), trainings(digits), CELLS, work)]
+    make(kind).run(trainings(digits), [Task((cell,), work) for cell in CELLS], came)
+    assert [found[place] for place in range(4)] == [
+        done.result for done in carried_out(InTurn(), trainings(digits), CELLS, work)
+    ]
     assert threads == {threading.current_thread()}
     assert torch.get_num_threads() == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_piece_raises_on_purpose_is_raised_here(make: Make, kind: Kind, digits: ImageSet, work: Work) -> None:
+def test_what_a_piece_raises_on_purpose_is_raised_here(
+    make: Make, kind: Kind, digits: ImageSet, work: Work
+) -> None:
     """With its kind, message and hint; the executor works afterwards."""
     lost = digits.model_copy(update={"pixels": FileRef(sha256="ab" * 32, size=5)})
     with pytest.raises(IntegrityError, match="is missing") as raised:
@@ -112,62 +126,81 @@ def test_what_a_piece_raises_on_purpose_is_raised_here(make: Make, kind: Kind, d
 @pytest.mark.parametrize("kind", ["processes", "ray"])
 def test_want_of_memory_is_no_bug(make: Make, kind: Kind, digits: ImageSet, work: Work) -> None:
     """A network that no machine holds; the worker says what to do, and works afterwards."""
-    vast = Spread(measure_cell, set_course, (digits, NETWORK.model_copy(update={"stem_channels": 2**24}), QUICK))
+    vast = Job(
+        measure_cell,
+        set_course,
+        (digits, NETWORK.model_copy(update={"stem_channels": 2**24}), QUICK),
+    )
     with pytest.raises(ResourceError, match="memory ran out"):
         carried_out(make(kind), vast, CELLS[:1], work)
     assert len(carried_out(make(kind), trainings(digits), CELLS[:1], work)) == 1
 
 
-def whole_stages(images: ImageSet, lengths: Sequence[int], work: Work, tag: str = "") -> list[Piece]:
+def whole_stages(images: ImageSet, lengths: Sequence[int], work: Work, tag: str = "") -> list[Task]:
     """Stages to be asked at once, each a short training of so many steps."""
     works = [replace(work, folder=work.folder / f"{tag}{at}") for at in range(len(lengths))]
     for one in works:
         one.folder.mkdir(parents=True, exist_ok=True)
     fits = [FitRecipe(steps=steps, batch_size=16) for steps in lengths]
-    return [Piece((images, NETWORK, (cell,), fit), work) for cell, fit, work in zip(CELLS, fits, works, strict=False)]
+    return [
+        Task((images, NETWORK, (cell,), fit), work)
+        for cell, fit, work in zip(CELLS, fits, works, strict=False)
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_goes_on_after_an_interruption(make: Make, kind: Kind, digits: ImageSet, work: Work) -> None:
-    """Pieces that would take an hour end when the caller is stopped at the first that is done, and the executor works afterwards."""
+def test_nothing_goes_on_after_an_interruption(
+    make: Make, kind: Kind, digits: ImageSet, work: Work
+) -> None:
+    """Pieces that would take an hour end when the caller is stopped at the first that is done, and
+    the executor works afterwards.
+    """
 
     def stop(_done: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make(kind).run(Spread(measure_cells), whole_stages(digits, [2, 10**6, 10**6], work), stop)
+        make(kind).run(Job(measure_cells), whole_stages(digits, [2, 10**6, 10**6], work), stop)
     came: list[object] = []
-    make(kind).run(Spread(measure_cells), whole_stages(digits, [2], work), came.append)
+    make(kind).run(Job(measure_cells), whole_stages(digits, [2], work), came.append)
     assert len(came) == 1
 
 
-@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="workers are found through /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/cmdline").exists(), reason="workers are found through /proc"
+)
 @pytest.mark.parametrize("kind", ["processes", "ray"])
-def test_a_worker_that_dies_loses_only_what_it_was_doing(make: Make, kind: Kind, digits: ImageSet, work: Work) -> None:
-    """All pieces are told of once, with the same answers as in turn, though every worker is killed after the first piece."""
+def test_a_worker_that_dies_loses_only_what_it_was_doing(
+    make: Make, kind: Kind, digits: ImageSet, work: Work
+) -> None:
+    """All pieces are told of once, with the same answers as in turn, though every worker is killed
+    after the first piece.
+    """
     lengths = [2, 150, 150, 150]
     expected: dict[int, str] = {}
     InTurn().run(
-        Spread(measure_cells),
+        Job(measure_cells),
         whole_stages(digits, lengths, work, "turn"),
         lambda done: expected.update({done.place: done.result.digest}),
     )
     found: dict[int, str] = {}
     killed: list[int] = []
 
-    def came(done: Done[CellAccuracies]) -> None:
+    def came(done: TaskResult[CellAccuracies]) -> None:
         assert done.place not in found
         found[done.place] = done.result.digest
         if len(found) == 1:
             time.sleep(0.3)
             killed.extend(kill_workers(kind))
 
-    make(kind).run(Spread(measure_cells), whole_stages(digits, lengths, work, "apart"), came)
+    make(kind).run(Job(measure_cells), whole_stages(digits, lengths, work, "apart"), came)
     assert killed
     assert found == expected
 
 
-@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="workers are found through /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/cmdline").exists(), reason="workers are found through /proc"
+)
 def test_a_piece_whose_workers_always_die_is_given_up(digits: ImageSet, work: Work) -> None:
     """After three of them, with a hint about memory."""
     over = threading.Event()
@@ -180,16 +213,24 @@ def test_a_piece_whose_workers_always_die_is_given_up(digits: ImageSet, work: Wo
     killer.start()
     try:
         with pytest.raises(ResourceError, match=r"3 workers died at the same piece .*exit code -9"):
-            Processes(1).run(Spread(measure_cells), whole_stages(digits, [2], work), lambda _done: None)
+            Processes(1).run(
+                Job(measure_cells), whole_stages(digits, [2], work), lambda _done: None
+            )
     finally:
         over.set()
         killer.join()
 
 
-def test_a_bug_in_a_worker_is_no_answer(work: Work, digits: ImageSet, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_bug_in_a_worker_is_no_answer(
+    work: Work, digits: ImageSet, capfd: pytest.CaptureFixture[str]
+) -> None:
     """It is not tried again, and its traceback is there."""
     with pytest.raises(RuntimeError, match="a worker failed"):
-        Processes(1).run(Spread(measure_cell, set_course, (digits, NETWORK, QUICK)), [Piece(("no cell",), work)], lambda _done: None)
+        Processes(1).run(
+            Job(measure_cell, set_course, (digits, NETWORK, QUICK)),
+            [Task(("no cell",), work)],
+            lambda _done: None,
+        )
     assert "ValidationError" in capfd.readouterr().err
 
 
@@ -207,12 +248,16 @@ def test_workers_end_with_their_executor(digits: ImageSet, work: Work) -> None:
 def test_files_travel_where_workers_do_not_see_the_folder(
     make: Make, digits: ImageSet, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A piece finds its pictures, and the caller the arrays of its answer, by way of the shared place alone."""
+    """A piece finds its images, and the caller the arrays of its answer, by way of the shared
+    place alone.
+    """
     make("ray")
-    monkeypatch.setattr(ray_room, "ask", lambda *given, **more: hidden(ask(*given, **more), tmp_path / "elsewhere"))
+    monkeypatch.setattr(
+        ray_room, "ask", lambda *given, **more: hidden(ask(*given, **more), tmp_path / "elsewhere")
+    )
     executor = make_executor("ray", workers=2, share=(tmp_path / "bucket").as_uri())
-    came: list[Done[CellAccuracies]] = []
-    executor.run(Spread(measure_cells), whole_stages(digits, [2], work), came.append)
+    came: list[TaskResult[CellAccuracies]] = []
+    executor.run(Job(measure_cells), whole_stages(digits, [2], work), came.append)
     (ref,) = file_refs(came[0].result)
     assert (tmp_path / "bucket" / f"sha256-{digits.pixels.sha256}").exists()
     assert work.files.get_arrays(ref)["accuracy"].shape == (1,)
@@ -220,7 +265,9 @@ def test_files_travel_where_workers_do_not_see_the_folder(
 
 def hidden(request: str, folder: Path) -> str:
     """A request that names a folder which is not there."""
-    return json.dumps(json.loads(request) | {"files": str(folder / "files"), "folder": str(folder / "stage")})
+    return json.dumps(
+        json.loads(request) | {"files": str(folder / "files"), "folder": str(folder / "stage")}
+    )
 
 
 def test_what_was_changed_at_the_shared_place_is_refused(tmp_path: Path) -> None:
@@ -236,11 +283,21 @@ def test_what_was_changed_at_the_shared_place_is_refused(tmp_path: Path) -> None
 
 
 def test_a_message_names_our_functions_and_records_only(work: Work, digits: ImageSet) -> None:
-    """A request is read as it was written; another module's function, no record and another version are refused."""
-    text = ask(trainings(digits), Piece((CELLS[0], ("a", (1, None, 2.5)), True), work), 2)
+    """A request is read as it was written; another module's function, no record and another version
+    are refused.
+    """
+    text = ask(trainings(digits), Task((CELLS[0], ("a", (1, None, 2.5)), True), work), 2)
     request = asked(text)
-    assert (request.spread.each, request.spread.prepare, request.spread.shared) == (measure_cell, set_course, (digits, NETWORK, QUICK))
-    assert (request.inputs, request.threads, request.work.seed) == ((CELLS[0], ("a", (1, None, 2.5)), True), 2, 3)
+    assert (request.spread.each, request.spread.prepare, request.spread.shared) == (
+        measure_cell,
+        set_course,
+        (digits, NETWORK, QUICK),
+    )
+    assert (request.inputs, request.threads, request.work.seed) == (
+        (CELLS[0], ("a", (1, None, 2.5)), True),
+        2,
+        3,
+    )
     tree = json.loads(text)
     for changed, error in (
         ({"each": "os:system"}, ValueError),
@@ -251,29 +308,55 @@ def test_a_message_names_our_functions_and_records_only(work: Work, digits: Imag
         with pytest.raises(error):
             asked(json.dumps(tree | changed))
     with pytest.raises(TypeError, match="not list"):
-        ask(trainings(digits), Piece(([1],), work), 1)  # type: ignore[arg-type]  # which is the point
+        # which is the point
+        ask(trainings(digits), Task(([1],), work), 1)  # type: ignore[arg-type]
 
 
-def test_this_machine_starts_processes_where_many_pieces_wait_on_a_cpu(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_machine_starts_processes_where_many_pieces_wait_on_a_cpu(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Four for each worker; fewer, one worker, and CUDA stay in this process."""
     chosen: list[str] = []
     for kind in (Threads, Processes):
-        monkeypatch.setattr(kind, "run", lambda self, *_given, threads: chosen.append(f"{type(self).__name__} {threads}"))
-    for pieces, workers, device in ((8, 2, "cpu"), (7, 2, "cpu"), (8, 3, "cpu"), (8, 1, "cpu"), (8, 2, "cuda"), (8, None, "cpu")):
+        monkeypatch.setattr(
+            kind,
+            "run",
+            lambda self, *_given, threads: chosen.append(f"{type(self).__name__} {threads}"),
+        )
+    for pieces, workers, device in (
+        (8, 2, "cpu"),
+        (7, 2, "cpu"),
+        (8, 3, "cpu"),
+        (8, 1, "cpu"),
+        (8, 2, "cuda"),
+        (8, None, "cpu"),
+    ):
         on = replace(work, device=device)
-        make_executor("here", workers=workers).run(Spread(measure_cell), [Piece((), on)] * pieces, lambda _done: None, threads=1)
+        make_executor("here", workers=workers).run(
+            Job(measure_cell), [Task((), on)] * pieces, lambda _done: None, threads=1
+        )
     assert chosen == ["Processes 1", *["Threads 1"] * 5]
 
 
-def test_this_machine_uses_workers_that_are_there(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For two pieces of a stage already; not for one, nor for whole stages, which tell of their progress."""
+def test_this_machine_uses_workers_that_are_there(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For two pieces of a stage already; not for one, nor for whole stages, which tell of their
+    progress.
+    """
     chosen: list[str] = []
     for kind in (Threads, Processes):
-        monkeypatch.setattr(kind, "run", lambda self, *_given, **_named: chosen.append(type(self).__name__))
+        monkeypatch.setattr(
+            kind, "run", lambda self, *_given, **_named: chosen.append(type(self).__name__)
+        )
     here = Here(2)
     monkeypatch.setattr(here.processes, "idle", ["one"])
-    for spread, pieces in ((Spread(measure_cell, set_course), 2), (Spread(measure_cell, set_course), 1), (Spread(measure_cells), 2)):
-        here.run(spread, [Piece((), work)] * pieces, lambda _done: None)
+    for spread, pieces in (
+        (Job(measure_cell, set_course), 2),
+        (Job(measure_cell, set_course), 1),
+        (Job(measure_cells), 2),
+    ):
+        here.run(spread, [Task((), work)] * pieces, lambda _done: None)
     assert chosen == ["Processes", "Threads", "Threads"]
 
 
@@ -286,7 +369,7 @@ def test_threads_take_short_turns_while_they_work(work: Work) -> None:
         raise OutcomeError(f"in {work.folder}")
 
     with pytest.raises(OutcomeError):
-        Threads(2).run(Spread(each), [Piece((), work)] * 3, lambda _done: None)
+        Threads(2).run(Job(each), [Task((), work)] * 3, lambda _done: None)
     assert max(seen) < usual == sys.getswitchinterval()
 
 
@@ -305,7 +388,7 @@ def test_threads_share_what_the_recipe_gives(work: Work) -> None:
         at_once.remove(1)
         return Measured(accuracy=None)
 
-    Threads().run(Spread(each), [Piece((), work)] * 3, lambda _done: None, threads=2)
+    Threads().run(Job(each), [Task((), work)] * 3, lambda _done: None, threads=2)
     assert seen == [2, 2, 2]
     assert torch.get_num_threads() == 2
 
@@ -321,4 +404,6 @@ def test_a_cluster_that_is_not_there_is_named(work: Work) -> None:
     """With what to do next."""
     pytest.importorskip("ray", reason="the extra `cluster` is not installed")
     with pytest.raises(ResourceError, match=r"no Ray cluster at 127\.0\.0\.1:1"):
-        make_executor("ray", address="127.0.0.1:1").run(Spread(measure_cell), [Piece((), work)], lambda _done: None)
+        make_executor("ray", address="127.0.0.1:1").run(
+            Job(measure_cell), [Task((), work)], lambda _done: None
+        )

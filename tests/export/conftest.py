@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from lockforge.files import Files
+from lockforge.models.networks import build, state
 from lockforge.randomness import torch_generator
 from lockforge.records import Architecture, Cell, Checkpoint, FileRef, ImageSet, Op, Splits
-from lockforge.spaces.networks import build, state
 
 ARCHITECTURE = Architecture(
     space="nasbench201",
@@ -43,9 +43,16 @@ def checkpoint(files: Files) -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def source() -> ImageSet:
-    """Two classes of grey pictures."""
+    """Two classes of grey images."""
     counts = Splits(train=4, val=2, test=4)
-    return ImageSet(classes=("no", "yes"), shape=(1, 8, 8), mean=(0.5,), std=(0.2,), counts=counts, pixels=FileRef(sha256="b" * 64, size=1))
+    return ImageSet(
+        classes=("no", "yes"),
+        shape=(1, 8, 8),
+        mean=(0.5,),
+        std=(0.2,),
+        counts=counts,
+        pixels=FileRef(sha256="b" * 64, size=1),
+    )
 
 
 @pytest.fixture

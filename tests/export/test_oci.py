@@ -1,4 +1,6 @@
-"""The OCI layout: what the specification asks, the same bytes again, and the release back out of it by its digests alone."""
+"""The OCI layout: what the specification asks, the same bytes again, and the release back out of it
+by its digests alone.
+"""
 
 import hashlib
 import json
@@ -18,7 +20,15 @@ def release(tmp_path: Path) -> Path:
     """A signed folder with a file of each kind."""
     folder = tmp_path / "release"
     (folder / "sub").mkdir(parents=True)
-    for name in ("model.safetensors", "model.onnx", "report.json", "README.md", "recipe.yaml", "report.html", "sub/odd"):
+    for name in (
+        "model.safetensors",
+        "model.onnx",
+        "report.json",
+        "README.md",
+        "recipe.yaml",
+        "report.html",
+        "sub/odd",
+    ):
         (folder / name).write_bytes(name.encode())
     sign_folder(folder, new_key(tmp_path / "k"))
     return folder
@@ -34,26 +44,43 @@ def blob(layout: Path, descriptor: dict[str, Any]) -> bytes:
 
 
 def test_the_layout_is_what_the_specification_asks(release: Path, tmp_path: Path) -> None:
-    """oci-layout, index.json and blobs by SHA-256; an image manifest with an artifact type, the empty configuration and named layers."""
+    """oci-layout, index.json and blobs by SHA-256; an image manifest with an artifact type, the
+    empty configuration and named layers.
+    """
     layout = tmp_path / "oci"
     digest = write_layout(release, layout)
     assert {path.name for path in layout.iterdir()} == {"oci-layout", "index.json", "blobs"}
     assert json.loads((layout / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
     index = json.loads((layout / "index.json").read_text())
-    assert (index["schemaVersion"], index["mediaType"]) == (2, "application/vnd.oci.image.index.v1+json")
+    assert (index["schemaVersion"], index["mediaType"]) == (
+        2,
+        "application/vnd.oci.image.index.v1+json",
+    )
     (entry,) = index["manifests"]
-    assert (entry["digest"], entry["mediaType"]) == (digest, "application/vnd.oci.image.manifest.v1+json")
+    assert (entry["digest"], entry["mediaType"]) == (
+        digest,
+        "application/vnd.oci.image.manifest.v1+json",
+    )
     manifest = json.loads(blob(layout, entry))
     assert (manifest["schemaVersion"], manifest["mediaType"]) == (2, entry["mediaType"])
     assert manifest["artifactType"] == "application/vnd.lockforge.release.v1"
     assert manifest["config"]["mediaType"] == "application/vnd.oci.empty.v1+json"
     assert blob(layout, manifest["config"]) == b"{}"
-    kinds = {layer["annotations"]["org.opencontainers.image.title"]: layer["mediaType"] for layer in manifest["layers"]}
+    kinds = {
+        layer["annotations"]["org.opencontainers.image.title"]: layer["mediaType"]
+        for layer in manifest["layers"]
+    }
     assert set(kinds) == set(hash_folder(release))
     assert kinds["model.onnx"] == "application/vnd.lockforge.model.v1+onnx"
     assert kinds["model.sig"] == "application/vnd.dev.sigstore.bundle.v0.3+json"
-    assert (kinds["report.json"], kinds["sub/odd"]) == ("application/json", "application/octet-stream")
-    wanted = {one["digest"].removeprefix("sha256:") for one in (entry, manifest["config"], *manifest["layers"])}
+    assert (kinds["report.json"], kinds["sub/odd"]) == (
+        "application/json",
+        "application/octet-stream",
+    )
+    wanted = {
+        one["digest"].removeprefix("sha256:")
+        for one in (entry, manifest["config"], *manifest["layers"])
+    }
     assert {path.name for path in (layout / "blobs" / "sha256").iterdir()} == wanted
 
 

@@ -1,4 +1,6 @@
-"""model.onnx: the same logits, the same bytes, nothing of this machine in it; another network is noticed."""
+"""model.onnx: the same logits, the same bytes, nothing of this machine in it; another network is
+noticed.
+"""
 
 from pathlib import Path
 
@@ -9,12 +11,12 @@ from lockforge.errors import OutcomeError
 from lockforge.export import onnx as room
 from lockforge.export.onnx import NOT_CHECKED, parity_of, to_onnx
 from lockforge.files import Files
+from lockforge.models.networks import build, parameters, state
+from lockforge.models.read_onnx import read_black_box
+from lockforge.models.structured import choose_filters, remove_filters
 from lockforge.randomness import torch_generator
 from lockforge.recipe import ExportRecipe
 from lockforge.records import Checkpoint, NamedArchitecture
-from lockforge.spaces.black_box import read_black_box
-from lockforge.spaces.networks import build, parameters, state
-from lockforge.spaces.structured import choose_filters, remove_filters
 
 RECIPE = ExportRecipe(parity_samples=3)
 
@@ -25,13 +27,19 @@ def exported(checkpoint: Checkpoint, files: Files) -> bytes:
     return to_onnx(checkpoint.architecture, files.get_tensors(checkpoint.weights), RECIPE)
 
 
-def test_onnx_answers_like_the_weights(exported: bytes, checkpoint: Checkpoint, files: Files) -> None:
+def test_onnx_answers_like_the_weights(
+    exported: bytes, checkpoint: Checkpoint, files: Files
+) -> None:
     """On seeded inputs, alone and together."""
     tensors = files.get_tensors(checkpoint.weights)
-    assert parity_of(checkpoint.architecture, tensors, exported, RECIPE, 0).startswith("same logits")
+    assert parity_of(checkpoint.architecture, tensors, exported, RECIPE, 0).startswith(
+        "same logits"
+    )
 
 
-def test_another_network_is_an_outcome_error(exported: bytes, checkpoint: Checkpoint, files: Files) -> None:
+def test_another_network_is_an_outcome_error(
+    exported: bytes, checkpoint: Checkpoint, files: Files
+) -> None:
     """One changed bias is enough."""
     tensors = files.get_tensors(checkpoint.weights)
     tensors["head.bias"] = tensors["head.bias"] + 0.001
@@ -50,11 +58,18 @@ def test_without_onnxruntime_nothing_is_claimed(
 ) -> None:
     """The core works without the extra, and says that it did not look."""
     monkeypatch.setattr(room, "find_spec", lambda _name: None)
-    assert parity_of(checkpoint.architecture, files.get_tensors(checkpoint.weights), exported, RECIPE, 0) == NOT_CHECKED
+    assert (
+        parity_of(
+            checkpoint.architecture, files.get_tensors(checkpoint.weights), exported, RECIPE, 0
+        )
+        == NOT_CHECKED
+    )
 
 
 def test_a_network_without_half_its_filters_is_a_smaller_file() -> None:
-    """Half of the inner channels of ResNet-20 are about half of its weights; the file has those that are left, and answers like them."""
+    """Half of the inner channels of ResNet-20 are about half of its weights; the file has those
+    that are left, and answers like them.
+    """
     architecture = NamedArchitecture(name="resnet20-cifar", classes=4, shape=(3, 8, 8))
     network = build(architecture, torch_generator(0, "narrow"))
     small = remove_filters(network, choose_filters(network, 0.5))
@@ -67,7 +82,9 @@ def test_a_network_without_half_its_filters_is_a_smaller_file() -> None:
 
 @pytest.mark.slow
 def test_a_named_network_is_a_black_box_once_it_is_exported(tmp_path: Path) -> None:
-    """A small transformer, its batch axis free: parity holds, and what a black-box attacker is told are the network's logits."""
+    """A small transformer, its batch axis free: parity holds, and what a black-box attacker is told
+    are the network's logits.
+    """
     architecture = NamedArchitecture(name="vit_tiny-cifar", classes=4, shape=(1, 8, 8))
     network = build(architecture, torch_generator(0, "black box")).eval()
     data = to_onnx(architecture, state(network), RECIPE)

@@ -10,7 +10,9 @@ from lockforge.export.stage import check_place, lay_out
 from lockforge.files import Files
 from lockforge.records import Artifact, Provenance
 
-CIRCUMSTANCES = Provenance(versions={}, hardware={}, seconds={}, commit="none", started="2026-01-01")
+CIRCUMSTANCES = Provenance(
+    versions={}, hardware={}, seconds={}, commit="none", started="2026-01-01"
+)
 
 
 @pytest.fixture
@@ -20,15 +22,25 @@ def artifact(files: Files) -> Artifact:
     return Artifact(report=ref, files={"model.safetensors": ref, "report.json": ref})
 
 
-def test_a_release_is_laid_out_whole_and_replaced_whole(artifact: Artifact, files: Files, place: Path) -> None:
-    """The manifest lists every file; a second release takes the first one's place and nothing is left beside it."""
+def test_a_release_is_laid_out_whole_and_replaced_whole(
+    artifact: Artifact, files: Files, place: Path
+) -> None:
+    """The manifest lists every file; a second release takes the first one's place and nothing is
+    left beside it.
+    """
     for _ in range(2):
         lay_out(artifact, files, place, CIRCUMSTANCES, None)
-        assert set(read_manifest(place).files) == {"model.safetensors", "report.json", "provenance.json"}
+        assert set(read_manifest(place).files) == {
+            "model.safetensors",
+            "report.json",
+            "provenance.json",
+        }
     assert [path.name for path in place.parent.iterdir()] == ["release"]
 
 
-def test_what_fails_leaves_the_old_release_alone(artifact: Artifact, files: Files, place: Path) -> None:
+def test_what_fails_leaves_the_old_release_alone(
+    artifact: Artifact, files: Files, place: Path
+) -> None:
     """A signer that fails half-way leaves neither a half release nor a loss."""
     lay_out(artifact, files, place, CIRCUMSTANCES, None)
 
@@ -62,7 +74,9 @@ def test_the_folder_one_is_in_is_refused(place: Path, monkeypatch: pytest.Monkey
         check_place(Path())
 
 
-def test_a_folder_that_may_not_be_read_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_may_not_be_read_is_named(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The disk's refusal becomes an error that names the place."""
     place.mkdir()
 

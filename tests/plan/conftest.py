@@ -1,4 +1,6 @@
-"""A recipe that takes seconds, speeds that are round numbers, and one small run of the whole sentence that was planned first."""
+"""A recipe that takes seconds, speeds that are round numbers, and one small run of the whole
+sentence that was planned first.
+"""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -11,8 +13,8 @@ from lockforge.data.builtin import DEFAULT
 from lockforge.data.roles import read_roles
 from lockforge.engine import fit, stack
 from lockforge.pipeline import open_runs, protect
+from lockforge.plan._walk import Question, walk
 from lockforge.plan.speeds import Speeds, Steps
-from lockforge.plan.walk import Question, walk
 from lockforge.recipe import Recipe, read_recipe
 from lockforge.records import Roles
 from lockforge.runs import WORDS, Runs
@@ -66,7 +68,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class Ran:
-    """A run of the whole sentence: what was planned before it, what really happened, and where its answers lie."""
+    """A run of the whole sentence: what was planned before it, what really happened, and where its
+    answers lie.
+    """
 
     recipe: Recipe
     folder: Path

@@ -1,4 +1,6 @@
-"""The plan knows what protect will ask: the questions, how much each trains, and what is answered or begun already."""
+"""The plan knows what protect will ask: the questions, how much each trains, and what is answered
+or begun already.
+"""
 
 import shutil
 from collections import Counter
@@ -9,7 +11,7 @@ import pytest
 from lockforge.audit.ledger import Ledger
 from lockforge.errors import IntegrityError
 from lockforge.files import held
-from lockforge.plan.walk import walk
+from lockforge.plan._walk import walk
 from lockforge.records import TransferAudit
 from tests.plan.conftest import Ran
 
@@ -17,29 +19,52 @@ from tests.plan.conftest import Ran
 @pytest.fixture
 def copied(ran: Ran, tmp_path: Path) -> Ran:
     """The same run in a folder that may be spoiled."""
-    return Ran(ran.recipe, Path(shutil.copytree(ran.folder, tmp_path / "runs")), ran.before, ran.seen)
+    return Ran(
+        ran.recipe, Path(shutil.copytree(ran.folder, tmp_path / "runs")), ran.before, ran.seen
+    )
 
 
 def folders(copied: Ran, stage: str) -> list[Path]:
     """The finished questions of a stage."""
-    return sorted(path for path in (copied.folder / stage).iterdir() if not path.name.endswith(".partial"))
+    return sorted(
+        path for path in (copied.folder / stage).iterdir() if not path.name.endswith(".partial")
+    )
 
 
 def test_before_anything_is_done_the_questions_are_those_of_the_sentence(ran: Ran) -> None:
-    """Lock and reference, each part of the weight lock, and one audit; keys only where no answer is missing before."""
+    """Lock and reference, each part of the weight lock, and one audit; keys only where no answer is
+    missing before.
+    """
     assert [(one.stage, one.state) for one in ran.before] == [
         (stage, "to do")
-        for stage in ("embed", "embed", "search", "train", "train", "prune", "prune", "prune", "prune", "audit", "embed", "export")
+        for stage in (
+            "embed",
+            "embed",
+            "search",
+            "train",
+            "train",
+            "prune",
+            "prune",
+            "prune",
+            "prune",
+            "audit",
+            "embed",
+            "export",
+        )
     ]
     assert [one.stage for one in ran.before if one.key] == ["embed", "embed", "embed"]
 
 
 @pytest.mark.parametrize("stage", ["train", "prune", "audit"])
 def test_what_is_counted_is_what_is_trained(ran: Ran, stage: str) -> None:
-    """Trainings and optimiser steps, counted before the run and while it ran; parts that fell away are those that were not asked."""
+    """Trainings and optimiser steps, counted before the run and while it ran; parts that fell away
+    are those that were not asked.
+    """
     asked = Counter(one.stage for one in ran.walk())
     planned = [one.effort for one in ran.before if one.stage == stage]
-    if asked[stage] < len(planned):  # lock and reference are one cell: one training and one ablation fewer
+    if asked[stage] < len(
+        planned
+    ):  # lock and reference are one cell: one training and one ablation fewer
         planned = planned[: asked[stage]]
     after = [one.effort for one in ran.walk() if one.stage == stage]
     assert ran.seen.trainings[stage] == sum(one.trainings for one in after)
@@ -61,7 +86,9 @@ def test_heads_are_counted_apart(ran: Ran) -> None:
     counted = Counter(dict.fromkeys(("embed", "audit"), 0))
     for one in ran.walk():
         counted[one.stage] += sum(fits.trainings for fits in one.effort.fits if fits.of == "head")
-    assert {stage: counted[stage] for stage in ("embed", "audit")} == {stage: ran.seen.heads[stage] for stage in ("embed", "audit")}
+    assert {stage: counted[stage] for stage in ("embed", "audit")} == {
+        stage: ran.seen.heads[stage] for stage in ("embed", "audit")
+    }
 
 
 def test_afterwards_everything_is_done(ran: Ran) -> None:
@@ -74,7 +101,7 @@ def test_afterwards_everything_is_done(ran: Ran) -> None:
 
 
 def test_looking_leaves_nothing_behind(ran: Ran) -> None:
-    """Once the pictures are read, a plan changes no file."""
+    """Once the images are read, a plan changes no file."""
     roles, do = ran.open()
     before = {path: path.stat().st_mtime_ns for path in ran.folder.rglob("*")}
     walk(ran.recipe, roles, do)
@@ -82,7 +109,9 @@ def test_looking_leaves_nothing_behind(ran: Ran) -> None:
 
 
 def test_what_stands_on_a_missing_answer_is_to_do(copied: Ran) -> None:
-    """Without the search's answer nothing after it has a key, though its folder is there; the embeddings are still done."""
+    """Without the search's answer nothing after it has a key, though its folder is there; the
+    embeddings are still done.
+    """
     shutil.rmtree(copied.folder / "search_cell")
     states = {(one.stage, one.state, one.key is None) for one in copied.walk()}
     assert states == {
@@ -92,7 +121,9 @@ def test_what_stands_on_a_missing_answer_is_to_do(copied: Ran) -> None:
 
 
 def test_an_interrupted_audit_says_how_far_it_is(copied: Ran) -> None:
-    """Three items in the ledger: these are not to do again, and their trainings are not in what is left."""
+    """Three items in the ledger: these are not to do again, and their trainings are not in what is
+    left.
+    """
     (done,) = folders(copied, "audit_transfer")
     points = TransferAudit.from_json((done / "result.json").read_bytes()).points
     (before,) = (one for one in copied.walk() if one.stage == "audit")
@@ -101,7 +132,13 @@ def test_an_interrupted_audit_says_how_far_it_is(copied: Ran) -> None:
     first = list(before.items)[:3]
     for item in first:
         ledger.add(
-            item, tuple(point for point in points if (point.start, point.attacker, point.seed) == (item.start, item.attacker, item.seed))
+            item,
+            tuple(
+                point
+                for point in points
+                if (point.start, point.attacker, point.seed)
+                == (item.start, item.attacker, item.seed)
+            ),
         )
     (now,) = (one for one in copied.walk() if one.stage == "audit")
     assert now.state == "interrupted"

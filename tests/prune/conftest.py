@@ -1,4 +1,6 @@
-"""Two tasks of patterns, one to keep and one to keep out, and a small convolutional network that knows the first."""
+"""Two tasks of patterns, one to keep and one to keep out, and a small convolutional network that
+knows the first.
+"""
 
 from pathlib import Path
 
@@ -10,8 +12,17 @@ from lockforge.runs import Runs
 from lockforge.train.stage import train_cell
 from tests.audit.conftest import PLAIN, architecture_of, image_set
 
-SHORT = FitRecipe(steps=6, batch_size=24, optimizer="adam", learning_rate=0.003, schedule="constant", select="last")
-QUICK = PruneRecipe(method="ntp", sparsity=0.5, rounds=3, fit=SHORT, recovery=SHORT, max_source_drop=1.0)
+SHORT = FitRecipe(
+    steps=6,
+    batch_size=24,
+    optimizer="adam",
+    learning_rate=0.003,
+    schedule="constant",
+    select="last",
+)
+QUICK = PruneRecipe(
+    method="ntp", sparsity=0.5, rounds=3, fit=SHORT, recovery=SHORT, max_source_drop=1.0
+)
 
 
 @pytest.fixture(scope="session")

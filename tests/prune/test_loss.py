@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lockforge.prune.loss import ClassMeans, bounded_ce, fisher_ratio, squared_mmd, unit_features
+from lockforge.prune._loss import ClassMeans, bounded_ce, fisher_ratio, squared_mmd, unit_features
 from lockforge.randomness import torch_generator
 
 
 def test_scatter_of_points_on_the_axes() -> None:
-    """Two classes of unit vectors, each on an axis: means are the axes, half of each class apart from the middle by 1/2, none within."""
+    """Two classes of unit vectors, each on an axis: means are the axes, half of each class apart
+    from the middle by 1/2, none within.
+    """
     features = torch.tensor([[2.0, 0.0], [3.0, 0.0], [0.0, 1.0], [0.0, 5.0]])
     between, within = ClassMeans(2).scatter(features, torch.tensor([0, 0, 1, 1]))
     assert float(between) == pytest.approx(0.5)
@@ -19,13 +21,17 @@ def test_scatter_of_points_on_the_axes() -> None:
 
 
 def test_within_and_between_make_up_the_whole() -> None:
-    """For one batch alone, S_b + S_w is the mean squared distance from the middle (analysis of variance)."""
+    """For one batch alone, S_b + S_w is the mean squared distance from the middle (analysis of
+    variance).
+    """
     generator = torch_generator(0, "scatter")
     features = torch.randn(40, 7, 3, 2, generator=generator)
     labels = torch.randint(4, (40,), generator=generator)
     between, within = ClassMeans(4).scatter(features, labels)
     unit = unit_features(features)
-    assert float(between + within) == pytest.approx(float((unit - unit.mean(0)).square().sum(1).mean()), rel=1e-5)
+    assert float(between + within) == pytest.approx(
+        float((unit - unit.mean(0)).square().sum(1).mean()), rel=1e-5
+    )
 
 
 def test_a_class_that_a_batch_lacks_is_no_mean_at_zero() -> None:
@@ -38,7 +44,9 @@ def test_a_class_that_a_batch_lacks_is_no_mean_at_zero() -> None:
 
 
 def test_running_means_take_the_noise_out_of_small_batches() -> None:
-    """Classes that are all alike: with two pictures of each in a batch S_b is noise; kept means leave under a third of it."""
+    """Classes that are all alike: with two images of each in a batch S_b is noise; kept means
+    leave under a third of it.
+    """
     generator = torch_generator(0, "small batches")
     kept = ClassMeans(5)
     fresh, running = [], []
@@ -83,7 +91,9 @@ def test_the_cross_entropy_is_bounded_with_no_gradient_beyond() -> None:
     assert float(value.detach()) == 2.0
     assert logits.grad is not None
     assert not bool(logits.grad.any())
-    assert float(bounded_ce(torch.zeros(3, 4), torch.tensor([0, 1, 2]), 10.0)) == pytest.approx(math.log(4))
+    assert float(bounded_ce(torch.zeros(3, 4), torch.tensor([0, 1, 2]), 10.0)) == pytest.approx(
+        math.log(4)
+    )
 
 
 def test_the_discrepancy_is_zero_for_one_sample_and_grows_with_the_distance() -> None:

@@ -1,4 +1,6 @@
-"""What the tests of the search share: a predictor with random weights, embeddings made by hand, and the built-in digits."""
+"""What the tests of the search share: a predictor with random weights, embeddings made by hand, and
+the built-in digits.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,13 @@ from lockforge.randomness import numpy_generator, torch_generator
 from lockforge.recipe import DataRecipe
 from lockforge.records import ImageSet, TaskEmbedding
 from lockforge.runs import Work
-from lockforge.search.predictor import PairNetwork, Predictor, code_width, load_predictor, save_predictor
+from lockforge.search.predictor import (
+    PairNetwork,
+    Predictor,
+    code_width,
+    load_predictor,
+    save_predictor,
+)
 
 DIMENSION = 12
 PROBE = "ab" * 32
@@ -46,7 +54,16 @@ def toy_file(space: str = "nasbench201", form: str = "pair", seed: int = 0) -> b
     """The file of a predictor with random weights, for embeddings of twelve numbers."""
     network = PairNetwork(code_width(space), DIMENSION, form, torch_generator(seed, "toy", form))  # type: ignore[arg-type]
     tasks = numpy_generator(seed, "toy tasks").exponential(size=(9, DIMENSION)) ** 2
-    return save_predictor(network, tasks, {"space": space, "probe": PROBE, "definition": f"{DEFINITION}; head 300 steps", "form": form})
+    return save_predictor(
+        network,
+        tasks,
+        {
+            "space": space,
+            "probe": PROBE,
+            "definition": f"{DEFINITION}; head 300 steps",
+            "form": form,
+        },
+    )
 
 
 @pytest.fixture
@@ -69,7 +86,12 @@ def vectors() -> np.ndarray:
 def embedding(work: Work) -> MakeEmbedding:
     """A record around a vector, of some images, as the toy predictor's probe would give it."""
 
-    def make(vector: np.ndarray, images: str = "cd" * 32, probe: str = PROBE, definition: str = DEFINITION) -> TaskEmbedding:
+    def make(
+        vector: np.ndarray,
+        images: str = "cd" * 32,
+        probe: str = PROBE,
+        definition: str = DEFINITION,
+    ) -> TaskEmbedding:
         return TaskEmbedding(
             images=images,
             probe=probe,

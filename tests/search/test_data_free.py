@@ -1,4 +1,4 @@
-"""The proxies that need no pictures, against closed forms and laws."""
+"""The proxies that need no images, against closed forms and laws."""
 
 import math
 
@@ -6,13 +6,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lockforge.models.networks import build, parameters, state
 from lockforge.randomness import torch_generator
 from lockforge.records import Architecture, Cell
-from lockforge.search.data_free import DATA_FREE, score_data_free
-from lockforge.spaces.networks import build, parameters, state
+from lockforge.search._data_free import DATA_FREE, score_data_free
 
 CELL = "|nor_conv_3x3~0|+|nor_conv_1x1~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
-ARCHITECTURE = Architecture(space="nasbench201", cell=Cell.parse(CELL), stem_channels=4, cells_per_stage=1, classes=4, shape=(1, 8, 8))
+ARCHITECTURE = Architecture(
+    space="nasbench201",
+    cell=Cell.parse(CELL),
+    stem_channels=4,
+    cells_per_stage=1,
+    classes=4,
+    shape=(1, 8, 8),
+)
 
 
 def draws() -> torch.Generator:
@@ -25,7 +32,11 @@ class Chain(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.norm, self.last = nn.Conv2d(1, 2, 1, bias=False), nn.BatchNorm2d(2), nn.Linear(2, 3)
+        self.conv, self.norm, self.last = (
+            nn.Conv2d(1, 2, 1, bias=False),
+            nn.BatchNorm2d(2),
+            nn.Linear(2, 3),
+        )
         with torch.no_grad():
             self.conv.weight.copy_(torch.tensor([[[[2.0]]], [[[-3.0]]]]))
             self.last.weight.copy_(torch.tensor([[1.0, -1.0], [0.5, 2.0], [-4.0, 0.0]]))
@@ -43,7 +54,9 @@ class Chain(nn.Module):
 
 
 def test_a_chain_has_closed_forms() -> None:
-    """R = sum_o sum_i |V_oi| |w_i| is linear in each layer, so each layer's sum |W dR/dW| is R and synflow is log 2R; norms by hand."""
+    """R = sum_o sum_i |V_oi| |w_i| is linear in each layer, so each layer's sum |W dR/dW| is R and
+    synflow is log 2R; norms by hand.
+    """
     scores = score_data_free(Chain(), (1, 5, 5), draws())
     flow = 2 * (1 + 0.5 + 4) + 3 * (1 + 2)
     assert scores["synflow"] == pytest.approx(math.log(2 * flow))
@@ -57,16 +70,24 @@ def test_zen_of_a_chain_is_what_its_definition_says() -> None:
     generator = draws()
     weight = torch.randn(2, 1, 1, 1, generator=generator)
     torch.randn(3, 2, generator=generator)
-    x, y = torch.randn(6, 1, 5, 5, generator=generator), torch.randn(6, 1, 5, 5, generator=generator)
+    x, y = (
+        torch.randn(6, 1, 5, 5, generator=generator),
+        torch.randn(6, 1, 5, 5, generator=generator),
+    )
 
     running = torch.ones(2)
     maps = []
     for given in (x, x + 0.01 * y):
         raw = given * weight.view(1, 2, 1, 1)
-        mean, variance = raw.mean((0, 2, 3), keepdim=True), raw.var((0, 2, 3), keepdim=True, correction=0)
+        mean, variance = (
+            raw.mean((0, 2, 3), keepdim=True),
+            raw.var((0, 2, 3), keepdim=True, correction=0),
+        )
         maps.append((raw - mean) / (variance + 1e-5).sqrt())
         running = 0.9 * running + 0.1 * raw.var((0, 2, 3), correction=1)
-    wanted = math.log(float((maps[0] - maps[1]).abs().flatten(1).sum(1).mean())) + 0.5 * math.log(float(running.mean()))
+    wanted = math.log(float((maps[0] - maps[1]).abs().flatten(1).sum(1).mean())) + 0.5 * math.log(
+        float(running.mean())
+    )
     assert found == pytest.approx(wanted, abs=1e-4)
 
 
@@ -84,10 +105,20 @@ def test_a_cell_has_all_four_and_is_left_as_it_was() -> None:
 
 
 def test_what_cannot_be_said_is_missing() -> None:
-    """A network that gives the same for every input has no flow; without `maps` there is no zen; without weights only their number."""
+    """A network that gives the same for every input has no flow; without `maps` there is no zen;
+    without weights only their number.
+    """
     dead = Chain()
     nn.init.zeros_(dead.last.weight)
     assert score_data_free(dead, (1, 5, 5), draws())["synflow"] is None
-    assert score_data_free(nn.Sequential(nn.Flatten(), nn.Linear(25, 2)), (1, 5, 5), draws())["zen"] is None
+    assert (
+        score_data_free(nn.Sequential(nn.Flatten(), nn.Linear(25, 2)), (1, 5, 5), draws())["zen"]
+        is None
+    )
     empty = nn.Sequential(nn.Flatten(), nn.PReLU())
-    assert score_data_free(empty, (1, 5, 5), draws()) == {"l2_norm": None, "params": 1.0, "synflow": None, "zen": None}
+    assert score_data_free(empty, (1, 5, 5), draws()) == {
+        "l2_norm": None,
+        "params": 1.0,
+        "synflow": None,
+        "zen": None,
+    }

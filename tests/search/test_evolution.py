@@ -27,14 +27,23 @@ def most_convolutions(cells: Sequence[Cell]) -> Judgement:
 
 
 def test_evolution_finds_the_best_cell_when_fitness_is_known() -> None:
-    """200 steps reach six 3x3 convolutions, 1 of 15,625 cells, which 210 random draws hold with probability .013."""
-    found = evolve(most_convolutions, "nasbench201", SearchRecipe(steps=200), numpy_generator(0, "evolve"))
+    """200 steps reach six 3x3 convolutions, 1 of 15,625 cells, which 210 random draws hold with
+    probability .013.
+    """
+    found = evolve(
+        most_convolutions, "nasbench201", SearchRecipe(steps=200), numpy_generator(0, "evolve")
+    )
     assert found.history[0].ops == (Op.conv3x3,) * 6
 
 
 def test_the_history_is_the_fittest_cells_once_each() -> None:
     """At most `history`, no cell twice, fittest first, every output depending on the input."""
-    found = evolve(most_convolutions, "transnas101", SearchRecipe(steps=40, history=7), numpy_generator(0, "evolve"))
+    found = evolve(
+        most_convolutions,
+        "transnas101",
+        SearchRecipe(steps=40, history=7),
+        numpy_generator(0, "evolve"),
+    )
     fitness = most_convolutions(found.history).fitness
     assert len(found.history) == len(set(found.history)) == 7
     assert (np.diff(fitness) <= 0).all()
@@ -43,19 +52,31 @@ def test_the_history_is_the_fittest_cells_once_each() -> None:
 
 def test_the_same_generator_gives_the_same_history() -> None:
     """And another seed another one."""
-    runs = [evolve(most_convolutions, "nasbench201", SearchRecipe(), numpy_generator(seed, "evolve")).history for seed in (0, 0, 1)]
+    runs = [
+        evolve(
+            most_convolutions, "nasbench201", SearchRecipe(), numpy_generator(seed, "evolve")
+        ).history
+        for seed in (0, 0, 1)
+    ]
     assert runs[0] == runs[1] != runs[2]
 
 
 def test_the_population_keeps_its_size_and_the_oldest_leaves() -> None:
-    """Every step ranks `population` cells; after as many steps none of the first is left, whatever their fitness."""
+    """Every step ranks `population` cells; after as many steps none of the first is left, whatever
+    their fitness.
+    """
     seen: list[tuple[Cell, ...]] = []
 
     def watch(cells: Sequence[Cell]) -> Judgement:
         seen.append(tuple(cells))
         return most_convolutions(cells)
 
-    evolve(watch, "nasbench201", SearchRecipe(population=5, steps=6, history=100), numpy_generator(0, "evolve"))
+    evolve(
+        watch,
+        "nasbench201",
+        SearchRecipe(population=5, steps=6, history=100),
+        numpy_generator(0, "evolve"),
+    )
     ranked = seen[:-1]
     assert [len(cells) for cells in ranked] == [5] * 6
     assert all(later[:4] == earlier[1:] for earlier, later in pairwise(ranked))
@@ -69,15 +90,29 @@ def test_every_child_is_one_edge_away_from_a_member() -> None:
         seen.append(tuple(cells))
         return most_convolutions(cells)
 
-    evolve(watch, "nasbench201", SearchRecipe(population=5, steps=12, history=100), numpy_generator(0, "evolve"))
+    evolve(
+        watch,
+        "nasbench201",
+        SearchRecipe(population=5, steps=12, history=100),
+        numpy_generator(0, "evolve"),
+    )
     for earlier, later in pairwise(seen[:-1]):
-        distances = [sum(a != b for a, b in zip(cell.ops, later[-1].ops, strict=True)) for cell in earlier]
+        distances = [
+            sum(a != b for a, b in zip(cell.ops, later[-1].ops, strict=True)) for cell in earlier
+        ]
         assert 1 in distances
 
 
 def test_questions_are_counted() -> None:
-    """Six rankings of the population and one of the history at three questions each; the history never overflows here."""
-    found = evolve(most_convolutions, "nasbench201", SearchRecipe(population=5, steps=6, history=100), numpy_generator(0, "evolve"))
+    """Six rankings of the population and one of the history at three questions each; the history
+    never overflows here.
+    """
+    found = evolve(
+        most_convolutions,
+        "nasbench201",
+        SearchRecipe(population=5, steps=6, history=100),
+        numpy_generator(0, "evolve"),
+    )
     assert found.questions == 3 * 7
 
 
@@ -106,5 +141,11 @@ def test_births_decide_which_cells_there_are() -> None:
     few = all_cells("nasbench201")[7000:7003]
     generator = numpy_generator(0, "few")
     births = (lambda: few[0], lambda _parent: few[int(generator.integers(3))])
-    found = evolve(most_convolutions, "nasbench201", SearchRecipe(population=5, steps=30), numpy_generator(0, "evolve"), births=births)
+    found = evolve(
+        most_convolutions,
+        "nasbench201",
+        SearchRecipe(population=5, steps=30),
+        numpy_generator(0, "evolve"),
+        births=births,
+    )
     assert set(found.history) == set(few)

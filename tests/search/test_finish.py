@@ -12,9 +12,9 @@ from lockforge.randomness import numpy_generator
 from lockforge.recipe import FitRecipe, NetworkRecipe, SearchRecipe, ShortlistRecipe
 from lockforge.records import Cell, ImageSet
 from lockforge.runs import Work
-from lockforge.search import finish as room
-from lockforge.search.finish import Finish, finish, longer
-from lockforge.search.lists import Lists
+from lockforge.search import _finish as room
+from lockforge.search._finish import Finish, finish, longer
+from lockforge.search._lists import Lists
 from lockforge.search.tasks import draw_cells
 
 CELLS = draw_cells("nasbench201", 6, (), numpy_generator(0, "finish"))
@@ -24,27 +24,51 @@ Finishing = Callable[..., Finish]
 
 
 @pytest.fixture
-def finishing(monkeypatch: pytest.MonkeyPatch, digits: ImageSet, other_digits: ImageSet, tmp_path: Path) -> Finishing:
-    """`ask(outcomes, elsewhere, ...)`: cells 0 to 3 are the lock's list, 2 to 5 the other; what every training comes to is given."""
+def finishing(
+    monkeypatch: pytest.MonkeyPatch, digits: ImageSet, other_digits: ImageSet, tmp_path: Path
+) -> Finishing:
+    """`ask(outcomes, elsewhere, ...)`: cells 0 to 3 are the lock's list, 2 to 5 the other; what
+    every training comes to is given.
+    """
 
     def ask(
-        outcomes: Sequence[float | None], there: Sequence[float] = (), *, rounds: int = 1, guard: float = 0.02, alone: bool = False
+        outcomes: Sequence[float | None],
+        there: Sequence[float] = (),
+        *,
+        rounds: int = 1,
+        guard: float = 0.02,
+        alone: bool = False,
     ) -> Finish:
         class Known:
             def __init__(self, images: ImageSet, *_: Any, **_tag: str) -> None:
-                self.images, self.known = images, dict(zip(CELLS, outcomes if images == digits else there, strict=True))
+                self.images, self.known = (
+                    images,
+                    dict(zip(CELLS, outcomes if images == digits else there, strict=True)),
+                )
 
             def measure(self, cells: Sequence[Cell]) -> list[float | None]:
                 return [self.known[cell] for cell in cells]
 
             def __call__(self, cells: Sequence[Cell]) -> list[float]:
-                return [-1.0 if self.known[cell] is None else float(self.known[cell] or 0) for cell in cells]
+                return [
+                    -1.0 if self.known[cell] is None else float(self.known[cell] or 0)
+                    for cell in cells
+                ]
 
         monkeypatch.setattr(room, "ShortTrainings", Known)
         lists = Lists(CELLS[:4], CELLS[:4] if alone else CELLS[2:], {}, 0, 6)
         recipe = SearchRecipe(guard=guard, shortlist=ShortlistRecipe(rounds=rounds))
         work = Work(files=Files(tmp_path), folder=tmp_path, seed=0)
-        return finish(lists, digits, (other_digits,) if there else (), NETWORK, recipe, work, begun=0.2, locks=not alone)
+        return finish(
+            lists,
+            digits,
+            (other_digits,) if there else (),
+            NETWORK,
+            recipe,
+            work,
+            begun=0.2,
+            locks=not alone,
+        )
 
     return ask
 
@@ -79,9 +103,15 @@ def test_with_auxiliary_data_the_poorest_there(finishing: Finishing) -> None:
 
 
 def test_the_better_half_goes_on(finishing: Finishing) -> None:
-    """Half of each list by source accuracy, whatever its fitness; the rest keeps the accuracy of its last round."""
+    """Half of each list by source accuracy, whatever its fitness; the rest keeps the accuracy of
+    its last round.
+    """
     found = finishing([0.1, 0.88, 0.2, 0.9, 0.3, 0.4], rounds=2, guard=0.05)
-    assert {cell for cell, count in found.rounds.items() if count == 2} == {CELLS[1], CELLS[3], CELLS[5]}
+    assert {cell for cell, count in found.rounds.items() if count == 2} == {
+        CELLS[1],
+        CELLS[3],
+        CELLS[5],
+    }
     assert (found.chosen, found.reference) == (CELLS[1], CELLS[3])
     assert found.trainings == (9, 0)
 

@@ -24,8 +24,12 @@ def codes() -> np.ndarray:
     return np.array([[names.index(op) for op in cell.ops] for cell in CELLS])
 
 
-def test_the_surrogate_knows_what_it_measured_and_is_unsure_elsewhere(codes: np.ndarray, rng: np.random.Generator) -> None:
-    """Near a measured cell the mean follows it and the deviation is small; it orders unseen cells of a landscape of edges."""
+def test_the_surrogate_knows_what_it_measured_and_is_unsure_elsewhere(
+    codes: np.ndarray, rng: np.random.Generator
+) -> None:
+    """Near a measured cell the mean follows it and the deviation is small; it orders unseen cells
+    of a landscape of edges.
+    """
     values = (codes @ rng.normal(size=6)).astype(float)
     measured = rng.choice(len(CELLS), 80, replace=False)
     belief = Surrogate(CELLS).fit(measured, values[measured])
@@ -42,7 +46,9 @@ def test_scores_do_not_feel_units(rng: np.random.Generator) -> None:
     assert np.allclose(normal_scores(np.ones(5)), 0)
 
 
-def test_the_best_cell_is_found_with_few_measurements(codes: np.ndarray, rng: np.random.Generator) -> None:
+def test_the_best_cell_is_found_with_few_measurements(
+    codes: np.ndarray, rng: np.random.Generator
+) -> None:
     """Sixty of 4,096, no cell twice, the same choice from the same generator."""
     weights = rng.normal(size=(6, 4))
     values = sum(weights[edge, codes[:, edge]] for edge in range(6))
@@ -51,14 +57,17 @@ def test_the_best_cell_is_found_with_few_measurements(codes: np.ndarray, rng: np
     def measure(cells: list[Cell]) -> list[float]:
         return [float(values[place[cell]]) for cell in cells]
 
-    found = find_best(CELLS, measure, 60, numpy_generator(1, "find"))  # type: ignore[arg-type]  # a list is given
+    # a list is given
+    found = find_best(CELLS, measure, 60, numpy_generator(1, "find"))  # type: ignore[arg-type]
     assert (values < values[place[found.chosen]]).mean() > 0.995
     assert len(set(found.measured)) == len(found.measured) == 60
     assert find_best(CELLS, measure, 60, numpy_generator(1, "find")) == found  # type: ignore[arg-type]
 
 
 def test_a_specific_cell_is_good_here_and_poor_elsewhere(codes: np.ndarray) -> None:
-    """The first edges decide here, the last ones elsewhere: the best specific cell has the first high and the last low."""
+    """The first edges decide here, the last ones elsewhere: the best specific cell has the first
+    high and the last low.
+    """
     here, elsewhere = codes[:, :3].sum(1).astype(float), codes[:, 3:].sum(1) / 9
     place = {cell: at for at, cell in enumerate(CELLS)}
 
@@ -66,34 +75,51 @@ def test_a_specific_cell_is_good_here_and_poor_elsewhere(codes: np.ndarray) -> N
         return [float(here[place[cell]]) for cell in cells]
 
     for bar in (beats(0.9, len(CELLS), numpy_generator(0, "luck")), within(2.0)):
-        found = find_specific(CELLS, measure, elsewhere, 60, numpy_generator(0, "specific"), bar=bar)
+        found = find_specific(
+            CELLS, measure, elsewhere, 60, numpy_generator(0, "specific"), bar=bar
+        )
         at = place[found.chosen]
         assert here[at] >= np.quantile(here, 0.9)
         assert elsewhere[at] <= 1 / 9
 
 
 def test_measuring_both_sides_comes_near_the_floor(codes: np.ndarray) -> None:
-    """With exact measurements of both: within the guard on the source, and the poorest on the other by what was measured."""
+    """With exact measurements of both: within the guard on the source, and the poorest on the other
+    by what was measured.
+    """
     rng = numpy_generator(0, "between")
     here, there = (codes @ rng.normal(size=6) + rng.normal(size=len(CELLS)) for _ in range(2))
     place = {cell: at for at, cell in enumerate(CELLS)}
-    sides = [lambda cells, side=side: [float(side[place[cell]]) for cell in cells] for side in (here, there)]
-    found, other = find_between(CELLS, *sides, 80, numpy_generator(1, "between"), bar=within(2.0), trust=1.0)
+    sides = [
+        lambda cells, side=side: [float(side[place[cell]]) for cell in cells]
+        for side in (here, there)
+    ]
+    found, other = find_between(
+        CELLS, *sides, 80, numpy_generator(1, "between"), bar=within(2.0), trust=1.0
+    )
     at = place[found.chosen]
     assert found.chosen == other.chosen
     assert len(found.measured) == len(other.measured) == 80
     assert here[at] >= max(found.values) - 2.0
     assert (there[here >= max(found.values) - 2.0] < there[at]).mean() < 0.1
-    good = [place for place in set(found.measured) & set(other.measured) if here[place] >= max(found.values) - 2.0]
+    good = [
+        place
+        for place in set(found.measured) & set(other.measured)
+        if here[place] >= max(found.values) - 2.0
+    ]
     assert there[at] == min(there[good])
 
 
 def test_trust_says_how_far_a_measurement_counts(rng: np.random.Generator) -> None:
-    """With none the surrogate's own word, with all of it the measurement's; an unmeasured cell may be as much its own."""
+    """With none the surrogate's own word, with all of it the measurement's; an unmeasured cell may
+    be as much its own.
+    """
     values = rng.normal(size=40)
     measured = rng.choice(len(CELLS), 40, replace=False)
     surrogate = Surrogate(CELLS)
-    none, half, whole = (believe(surrogate, measured.tolist(), values.tolist(), trust) for trust in (0.0, 0.5, 1.0))
+    none, half, whole = (
+        believe(surrogate, measured.tolist(), values.tolist(), trust) for trust in (0.0, 0.5, 1.0)
+    )
     assert np.allclose(whole.mean[measured], normal_scores(values))
     assert np.allclose(half.mean, (none.mean + whole.mean) / 2)
     unseen = np.setdiff1d(np.arange(len(CELLS)), measured)
@@ -103,7 +129,9 @@ def test_trust_says_how_far_a_measurement_counts(rng: np.random.Generator) -> No
 
 
 def test_a_whole_space_is_ranked_against_a_panel() -> None:
-    """Where the panel is the list itself, standing is Copeland's count; a cell beside itself is half a win."""
+    """Where the panel is the list itself, standing is Copeland's count; a cell beside itself is
+    half a win.
+    """
     predictor = load_predictor("nasbench201")
     cells = draw_cells("nasbench201", 25, (), numpy_generator(0, "standing"))
     vectors = predictor.tasks[:3]

@@ -1,4 +1,6 @@
-"""The meta-bench: made from real short trainings, read back, refused when it is not one, and what it says of cells."""
+"""The meta-bench: made from real short trainings, read back, refused when it is not one, and what
+it says of cells.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -34,9 +36,13 @@ def codes() -> np.ndarray:
 
 
 def test_trained_cells_come_back(digits: ImageSet, other_digits: ImageSet, work: Work) -> None:
-    """Two tasks, ten cells: what was measured is what the file holds, and a second run trains nothing."""
+    """Two tasks, ten cells: what was measured is what the file holds, and a second run trains
+    nothing.
+    """
     cells = draw_cells("transnas101", 10, (), numpy_generator(0, "bench"))
-    measured = tuple(measure_cells(images, NETWORK, cells, FIT, work=work) for images in (digits, other_digits))
+    measured = tuple(
+        measure_cells(images, NETWORK, cells, FIT, work=work) for images in (digits, other_digits)
+    )
     gathered = gather_bench(measured, ("one", "two"), NETWORK, FIT, work=work)
     bench = load_meta_bench("transnas101", work.files.get(gathered.file))
     assert bench.cells == cells
@@ -55,14 +61,22 @@ def test_tasks_on_different_cells_are_refused(digits: ImageSet, work: Work) -> N
 
 
 def test_good_in_general_follows_the_measurements(codes: np.ndarray) -> None:
-    """On a landscape of edges unseen cells are ordered by it; the values are shares of the cells that are asked about."""
+    """On a landscape of edges unseen cells are ordered by it; the values are shares of the cells
+    that are asked about.
+    """
     weights = np.array([1.0, -2.0, 0.5, 3.0, 0.2, -1.0])
     truth = codes @ weights
-    accuracy = np.stack([(truth - truth.min()) / np.ptp(truth), ((truth - truth.min()) / np.ptp(truth)) ** 3])
+    accuracy = np.stack(
+        [(truth - truth.min()) / np.ptp(truth), ((truth - truth.min()) / np.ptp(truth)) ** 3]
+    )
     bench = load_meta_bench("transnas101", packed(accuracy, codes))
     cells = different_networks("transnas101")[::7]
     said = bench.good_in_general(cells)
-    names = {op: number for cell, row in zip(bench.cells, codes, strict=True) for op, number in zip(cell.ops, row, strict=True)}
+    names = {
+        op: number
+        for cell, row in zip(bench.cells, codes, strict=True)
+        for op, number in zip(cell.ops, row, strict=True)
+    }
     real = np.array([[names[op] for op in cell.ops] for cell in cells]) @ weights
     assert np.corrcoef(said, real)[0, 1] > 0.8
     assert said.min() == 0
@@ -80,7 +94,9 @@ def test_good_in_general_follows_the_measurements(codes: np.ndarray) -> None:
         (lambda a, c: (a[:, :4], c[:4]), "8 or more"),
     ],
 )
-def test_a_file_that_does_not_fit_is_refused(break_it: Callable[..., Any], fault: str, codes: np.ndarray) -> None:
+def test_a_file_that_does_not_fit_is_refused(
+    break_it: Callable[..., Any], fault: str, codes: np.ndarray
+) -> None:
     """Shapes, operations, values, copies: each is named."""
     accuracy, cells = break_it(np.full((2, 60), 0.5), codes)
     with pytest.raises(IntegrityError) as caught:
@@ -100,7 +116,9 @@ def test_other_files_are_refused(codes: np.ndarray) -> None:
 
 @pytest.mark.parametrize("space", ["nasbench201", "transnas101"])
 def test_the_packaged_one_knows_more_than_nothing(space: str) -> None:
-    """Its tasks agree with one another on what is good, all values are there, and its card says how it was made."""
+    """Its tasks agree with one another on what is good, all values are there, and its card says how
+    it was made.
+    """
     bench = load_meta_bench(space)
     assert len(bench.cells) >= 100
     assert np.isfinite(bench.accuracy).mean() > 0.9

@@ -7,26 +7,41 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lockforge.models.backbones import new_backbone
+from lockforge.models.networks import build, flops, state
 from lockforge.randomness import torch_generator
 from lockforge.records import Architecture, Cell
-from lockforge.search.data_free import score_data_free
-from lockforge.search.proxies import PROXIES, jacobian_score, overlap_score, preference, score_network
-from lockforge.spaces.backbones import new_backbone
-from lockforge.spaces.networks import build, flops, state
+from lockforge.search._data_free import score_data_free
+from lockforge.search._proxies import (
+    PROXIES,
+    jacobian_score,
+    overlap_score,
+    preference,
+    score_network,
+)
 
 CELL = "|nor_conv_3x3~0|+|nor_conv_1x1~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
 DEAD = "|none~0|+|none~0|nor_conv_3x3~1|+|none~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 
 
 def batch(shape: tuple[int, ...] = (6, 1, 8, 8), classes: int = 4) -> tuple[Tensor, Tensor]:
-    """Random pictures and labels."""
+    """Random images and labels."""
     generator = torch_generator(0, "batch", shape)
-    return torch.randn(shape, generator=generator), torch.randint(classes, shape[:1], generator=generator)
+    return torch.randn(shape, generator=generator), torch.randint(
+        classes, shape[:1], generator=generator
+    )
 
 
 def cell_network(text: str = CELL, space: str = "nasbench201") -> nn.Module:
     """A small network of one cell a stage."""
-    architecture = Architecture(space=space, cell=Cell.parse(text), stem_channels=4, cells_per_stage=1, classes=4, shape=(1, 8, 8))
+    architecture = Architecture(
+        space=space,
+        cell=Cell.parse(text),
+        stem_channels=4,
+        cells_per_stage=1,
+        classes=4,
+        shape=(1, 8, 8),
+    )
     return build(architecture, torch_generator(0, "weights"))
 
 
@@ -54,14 +69,25 @@ def loss_of(weights: tuple[Tensor, Tensor], network: Plain, x: Tensor, y: Tensor
 
 
 def test_gradient_proxies_equal_their_equations_on_a_small_network() -> None:
-    """snip, grad_norm and grasp from the gradient and the whole Hessian, written out; flops are the weights."""
+    """snip, grad_norm and grasp from the gradient and the whole Hessian, written out; flops are the
+    weights.
+    """
     network = Plain()
     x, y = batch((6, 1, 3, 3))
     weights = (network.first.weight.detach(), network.second.weight.detach())
-    gradients = torch.autograd.functional.jacobian(lambda a, b: loss_of((a, b), network, x, y), weights)
-    hessian = torch.autograd.functional.hessian(lambda a, b: loss_of((a, b), network, x, y), weights)
+    gradients = torch.autograd.functional.jacobian(
+        lambda a, b: loss_of((a, b), network, x, y), weights
+    )
+    hessian = torch.autograd.functional.hessian(
+        lambda a, b: loss_of((a, b), network, x, y), weights
+    )
     flat = torch.cat([g.flatten() for g in gradients])
-    square = torch.cat([torch.cat([h.reshape(w.numel(), -1) for h in row], dim=1) for w, row in zip(weights, hessian, strict=True)])
+    square = torch.cat(
+        [
+            torch.cat([h.reshape(w.numel(), -1) for h in row], dim=1)
+            for w, row in zip(weights, hessian, strict=True)
+        ]
+    )
     everything = torch.cat([w.flatten() for w in weights])
     scores = score_network(network, x, y)
     assert scores["snip"] == pytest.approx(float((everything * flat).abs().sum()), rel=1e-5)
@@ -72,7 +98,9 @@ def test_gradient_proxies_equal_their_equations_on_a_small_network() -> None:
 
 @pytest.mark.parametrize("network", [Plain(), cell_network()], ids=["plain", "cell"])
 def test_grasp_by_a_difference_is_near_the_exact_one(network: nn.Module) -> None:
-    """One more pass, rectifiers held, gives W (H g) within a twentieth; the other proxies are the very same."""
+    """One more pass, rectifiers held, gives W (H g) within a twentieth; the other proxies are the
+    very same.
+    """
     x, y = batch((6, 1, 3, 3)) if isinstance(network, Plain) else batch()
     exact, near = score_network(network, x, y), score_network(network, x, y, grasp="difference")
     assert near.pop("grasp") == pytest.approx(exact.pop("grasp"), rel=0.05)
@@ -80,7 +108,9 @@ def test_grasp_by_a_difference_is_near_the_exact_one(network: nn.Module) -> None
 
 
 def test_fisher_of_a_linear_layer_has_a_closed_form() -> None:
-    """One linear layer: dL/da = (softmax - one-hot) / n, and each output counts once for each of its weights."""
+    """One linear layer: dL/da = (softmax - one-hot) / n, and each output counts once for each of
+    its weights.
+    """
     network = nn.Sequential(nn.Flatten(), nn.Linear(9, 4))
     x, y = batch((6, 1, 3, 3))
     with torch.no_grad():
@@ -91,7 +121,9 @@ def test_fisher_of_a_linear_layer_has_a_closed_form() -> None:
 
 
 def test_a_network_is_left_as_it_was() -> None:
-    """Weights, batch-norm statistics, modes and gradients are untouched, and a second look gives the same numbers."""
+    """Weights, batch-norm statistics, modes and gradients are untouched, and a second look gives
+    the same numbers.
+    """
     network = cell_network().eval()
     network.stem.train()
     before, modes = state(network), [module.training for module in network.modules()]
@@ -103,11 +135,15 @@ def test_a_network_is_left_as_it_was() -> None:
 
 
 def test_a_score_does_not_depend_on_networks_scored_before() -> None:
-    """Public jacov code lets the input's gradient pile up from network to network; here it does not."""
+    """Public jacov code lets the input's gradient pile up from network to network; here it does
+    not.
+    """
     images, labels = batch()
     alone = score_network(cell_network(), images, labels)
     for _ in range(2):
-        score_network(Plain().requires_grad_() if images.shape[2] == 3 else cell_network(DEAD), images, labels)
+        score_network(
+            Plain().requires_grad_() if images.shape[2] == 3 else cell_network(DEAD), images, labels
+        )
     assert score_network(cell_network(), images, labels) == alone
     assert images.grad is None
     assert not images.requires_grad
@@ -115,7 +151,10 @@ def test_a_score_does_not_depend_on_networks_scored_before() -> None:
 
 def test_all_proxies_of_a_sound_cell_are_numbers() -> None:
     """Seven finite numbers in both spaces; flops as the closed form counts them."""
-    for space, text in (("nasbench201", CELL), ("transnas101", CELL.replace("avg_pool_3x3", "nor_conv_1x1"))):
+    for space, text in (
+        ("nasbench201", CELL),
+        ("transnas101", CELL.replace("avg_pool_3x3", "nor_conv_1x1")),
+    ):
         network = cell_network(text, space)
         scores = score_network(network, *batch())
         assert tuple(scores) == PROXIES
@@ -131,7 +170,9 @@ def backbone(name: str) -> nn.Module:
         if isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
         elif isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.normal_(module.weight, std=math.sqrt(2 / module.weight[0].numel()), generator=generator)
+            nn.init.normal_(
+                module.weight, std=math.sqrt(2 / module.weight[0].numel()), generator=generator
+            )
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     return network
@@ -139,7 +180,9 @@ def backbone(name: str) -> nn.Module:
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
 def test_any_network_has_proxies(name: str) -> None:
-    """Depthwise convolutions, ReLU6, dropout, blocks of all kinds: equal numbers twice, snip and flops as counted apart, none missing."""
+    """Depthwise convolutions, ReLU6, dropout, blocks of all kinds: equal numbers twice, snip and
+    flops as counted apart, none missing.
+    """
     network = backbone(name)
     images, labels = batch((4, 3, 32, 32), 5)
     drawn = torch.get_rng_state()
@@ -155,15 +198,23 @@ def test_any_network_has_proxies(name: str) -> None:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         elif isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_forward_hook(lambda layer, _, out: counted.append(layer.weight.numel() * out[0, 0].numel()))
+            module.register_forward_hook(
+                lambda layer, _, out: counted.append(layer.weight.numel() * out[0, 0].numel())
+            )
     functional.cross_entropy(network.train()(images), labels).backward()
-    weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    assert scores["snip"] == pytest.approx(sum(float((w.detach() * w.grad).abs().sum()) for w in weights), rel=1e-4)
+    weights = [
+        module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    assert scores["snip"] == pytest.approx(
+        sum(float((w.detach() * w.grad).abs().sum()) for w in weights), rel=1e-4
+    )
     assert scores["flops"] == sum(counted)
 
 
 class Reused(nn.Module):
-    """An in-place ReLU6 on a convolution without batch norm, then dropout and one linear layer used twice, with a bias."""
+    """An in-place ReLU6 on a convolution without batch norm, then dropout and one linear layer used
+    twice, with a bias.
+    """
 
     def __init__(self, *, in_place: bool) -> None:
         super().__init__()
@@ -181,7 +232,9 @@ class Reused(nn.Module):
 
 
 def test_in_place_rectifiers_and_shared_layers_change_nothing() -> None:
-    """In place or not, a layer's output is what the layer gave; grasp by a difference follows a layer that is used twice."""
+    """In place or not, a layer's output is what the layer gave; grasp by a difference follows a
+    layer that is used twice.
+    """
     images, labels = batch()
     there, apart = (score_network(Reused(in_place=yes), images, labels) for yes in (True, False))
     assert there == apart
@@ -199,16 +252,20 @@ def test_a_frozen_network_scores_as_any_other_and_stays_frozen() -> None:
 
 
 def test_a_network_without_layers_or_rectifiers_has_little_to_say() -> None:
-    """No weights: only the operations (none) and the pictures' gradients; no rectifier: no overlap."""
+    """No weights: only the operations (none) and the images' gradients; no rectifier: no overlap."""
     images, labels = batch((6, 1, 2, 2))
     scores = score_network(nn.Sequential(nn.Flatten(), nn.Tanh()), images, labels)
     assert [name for name, value in scores.items() if value is not None] == ["flops", "jacov"]
-    scores = score_network(nn.Sequential(nn.Flatten(), nn.Linear(4, 4)), images, labels, grasp="difference")
+    scores = score_network(
+        nn.Sequential(nn.Flatten(), nn.Linear(4, 4)), images, labels, grasp="difference"
+    )
     assert [name for name, value in scores.items() if value is None] == ["nwot"]
 
 
 def test_what_cannot_be_said_is_missing() -> None:
-    """A cell that never sees its input has no input gradient; pictures that are not finite leave only the operation count."""
+    """A cell that never sees its input has no input gradient; images that are not finite leave
+    only the operation count.
+    """
     assert score_network(cell_network(DEAD), *batch())["jacov"] is None
     images, labels = batch()
     scores = score_network(cell_network(), images * torch.nan, labels)
@@ -217,7 +274,7 @@ def test_what_cannot_be_said_is_missing() -> None:
     assert same["nwot"] is None
 
 
-def test_one_picture_is_refused() -> None:
+def test_one_image_is_refused() -> None:
     """Overlap and correlation need two."""
     images, labels = batch()
     with pytest.raises(ValueError, match="at least 2"):
@@ -225,8 +282,14 @@ def test_one_picture_is_refused() -> None:
 
 
 def test_jacov_is_highest_for_uncorrelated_gradients() -> None:
-    """Orthogonal zero-mean rows: every eigenvalue 1, score -n; copies of one row: one eigenvalue n, the others 0, far lower."""
-    rows = torch.linalg.qr(torch.cat([torch.ones(8, 1), torch.randn(8, 5, generator=torch_generator(0, "rows"))], dim=1)).Q.T[1:]
+    """Orthogonal zero-mean rows: every eigenvalue 1, score -n; copies of one row: one eigenvalue n,
+    the others 0, far lower.
+    """
+    rows = torch.linalg.qr(
+        torch.cat(
+            [torch.ones(8, 1), torch.randn(8, 5, generator=torch_generator(0, "rows"))], dim=1
+        )
+    ).Q.T[1:]
     assert jacobian_score(rows) == pytest.approx(-5, abs=1e-3)
     assert jacobian_score(rows[:1].repeat(5, 1)) < -1e5
     assert jacobian_score(torch.ones(3, 8)) is None
@@ -254,16 +317,25 @@ class Shared(nn.Module):
 
 
 def test_nwot_counts_a_shared_rectifier_once_for_each_reader() -> None:
-    """Sharing a ReLU between convolutions is our way of computing, not another network; modules and functions are both seen."""
-    assert score_network(Shared(share=True), *batch())["nwot"] == score_network(Shared(share=False), *batch())["nwot"]
-    assert overlap_score([torch.eye(3).bool()] * 2, [1, 1]) == overlap_score([torch.eye(3).bool()], [2])
+    """Sharing a ReLU between convolutions is our way of computing, not another network; modules and
+    functions are both seen.
+    """
+    assert (
+        score_network(Shared(share=True), *batch())["nwot"]
+        == score_network(Shared(share=False), *batch())["nwot"]
+    )
+    assert overlap_score([torch.eye(3).bool()] * 2, [1, 1]) == overlap_score(
+        [torch.eye(3).bool()], [2]
+    )
 
 
 def test_nwot_equals_hamming_distances() -> None:
     """K_ij = units - Hamming distance of the codes (Mellor et al. 2021, equation 2)."""
     code = torch.rand(5, 40, generator=torch_generator(0, "code")) > 0.5
     kernel = 40 - (code[:, None] != code[None]).sum(-1).double()
-    assert overlap_score([code], [1]) == pytest.approx(float(torch.linalg.slogdet(kernel)[1]), rel=1e-9)
+    assert overlap_score([code], [1]) == pytest.approx(
+        float(torch.linalg.slogdet(kernel)[1]), rel=1e-9
+    )
     assert overlap_score([], []) is None
 
 

@@ -38,7 +38,9 @@ def test_all_at_once_is_one_by_one(toy: MakePredictor, vectors: np.ndarray) -> N
     clear = np.abs(single) > 1e-5
     assert clear.sum() > 0.9 * 4 * 72
     assert np.array_equal(batched[clear] > 0, single[clear] > 0)
-    assert np.array_equal(rank(predictor, cells, vectors).ranks, rank_one_by_one(predictor, cells, vectors).ranks)
+    assert np.array_equal(
+        rank(predictor, cells, vectors).ranks, rank_one_by_one(predictor, cells, vectors).ranks
+    )
 
 
 def test_the_order_of_the_list_does_not_matter(toy: MakePredictor, vectors: np.ndarray) -> None:
@@ -52,12 +54,16 @@ def test_the_order_of_the_list_does_not_matter(toy: MakePredictor, vectors: np.n
 def test_wins_of_several_tasks_are_added(toy: MakePredictor, vectors: np.ndarray) -> None:
     """Wins over two tasks are the sum of the wins over each; questions too."""
     predictor, cells = toy(), cells_of(8)
-    one, other, both = (rank(predictor, cells, some) for some in (vectors[:1], vectors[1:2], vectors[:2]))
+    one, other, both = (
+        rank(predictor, cells, some) for some in (vectors[:1], vectors[1:2], vectors[:2])
+    )
     assert np.array_equal(one.wins + other.wins, both.wins)
     assert both.questions == one.questions + other.questions == 2 * 28
 
 
-def test_ranks_are_a_permutation_and_equal_cells_stand_together(toy: MakePredictor, vectors: np.ndarray) -> None:
+def test_ranks_are_a_permutation_and_equal_cells_stand_together(
+    toy: MakePredictor, vectors: np.ndarray
+) -> None:
     """A cell beside itself wins nothing; both copies get neighbouring ranks."""
     cells = cells_of(6)
     ranking = rank(toy(), [*cells, cells[2]], vectors)

@@ -1,4 +1,6 @@
-"""The predictors that ship with the package: they fit the packaged probe, and their cards say what they can do."""
+"""The predictors that ship with the package: they fit the packaged probe, and their cards say what
+they can do.
+"""
 
 import hashlib
 from importlib.resources import files as package_files
@@ -12,7 +14,9 @@ SHIPPED = ("nasbench201", "transnas101")
 
 @pytest.mark.parametrize("space", SHIPPED)
 def test_the_shipped_predictor_was_trained_on_the_shipped_probe(space: str) -> None:
-    """It loads, is at most a megabyte, and reads embeddings of the probe that is packaged beside it."""
+    """It loads, is at most a megabyte, and reads embeddings of the probe that is packaged beside
+    it.
+    """
     predictor = load_predictor(space)
     data = package_files("lockforge.search").joinpath(packaged_name(space)).read_bytes()
     probe = package_files("lockforge.embed").joinpath("probe.safetensors").read_bytes()
@@ -24,7 +28,9 @@ def test_the_shipped_predictor_was_trained_on_the_shipped_probe(space: str) -> N
 
 @pytest.mark.parametrize("space", SHIPPED)
 def test_the_shipped_predictor_does_better_than_chance_on_cells_it_never_saw(space: str) -> None:
-    """Its card says so for every kind of task, with each task's difference between the real and another's embedding."""
+    """Its card says so for every kind of task, with each task's difference between the real and
+    another's embedding.
+    """
     accuracy = load_predictor(space).card["pair_accuracy"]
     assert set(accuracy) == {"training", "new classes", "new set"}
     for scores in accuracy.values():

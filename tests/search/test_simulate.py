@@ -17,7 +17,9 @@ def tasks(count: int = 6, dimension: int = 20, seed: int = 0) -> np.ndarray:
 
 @settings(max_examples=40, deadline=None)
 @given(st.floats(0, 1), st.integers(0, 1000), st.integers(2, 60))
-def test_isotropic_targets_have_the_cosine_and_the_length_asked_for(cosine: float, seed: int, dimension: int) -> None:
+def test_isotropic_targets_have_the_cosine_and_the_length_asked_for(
+    cosine: float, seed: int, dimension: int
+) -> None:
     """cos(z_S, z_T) = d and |z_T| = |z_S|, for any d in [0, 1]."""
     source = tasks(1, dimension, seed)[0]
     found = isotropic(source, 5, cosine, numpy_generator(seed, "draw"))
@@ -28,7 +30,9 @@ def test_isotropic_targets_have_the_cosine_and_the_length_asked_for(cosine: floa
 @settings(max_examples=60, deadline=None)
 @given(st.floats(0, 1), st.integers(0, 1000))
 def test_mixture_targets_are_also_non_negative(share: float, seed: int) -> None:
-    """The same cosine and length, and no entry below zero, for every cosine from the least reachable to 1."""
+    """The same cosine and length, and no entry below zero, for every cosine from the least
+    reachable to 1.
+    """
     source, others = tasks(1, 20, seed)[0], tasks(6, 20, seed + 1)
     least = least_cosine(source, others)
     cosine = least + share * (1 - least)
@@ -39,7 +43,9 @@ def test_mixture_targets_are_also_non_negative(share: float, seed: int) -> None:
 
 
 def test_isotropic_targets_have_entries_no_fisher_diagonal_has() -> None:
-    """Why the mixture is the default: at .9 a large share of the paper's entries is negative (methods: 16 to 44 %)."""
+    """Why the mixture is the default: at .9 a large share of the paper's entries is negative
+    (methods: 16 to 44 %).
+    """
     found = isotropic(tasks(1, 500)[0], 10, 0.9, numpy_generator(0, "draw"))
     assert 0.16 < (found < 0).mean() < 0.5
 

@@ -18,23 +18,33 @@ def test_every_cell_of_a_space_is_listed_once(space: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("space", NAMES)
-def test_a_mutation_changes_exactly_one_edge_and_reaches_every_neighbour(space: str, rng: np.random.Generator) -> None:
+def test_a_mutation_changes_exactly_one_edge_and_reaches_every_neighbour(
+    space: str, rng: np.random.Generator
+) -> None:
     """All 6 x (operations - 1) neighbours come up, and nothing else."""
     cell = random_cell(space, rng)
     seen = {mutate(space, cell, rng).ops for _ in range(600)}
-    neighbours = {(*cell.ops[:edge], op, *cell.ops[edge + 1 :]) for edge, op in product(range(6), ops_of(space)) if op != cell.ops[edge]}
+    neighbours = {
+        (*cell.ops[:edge], op, *cell.ops[edge + 1 :])
+        for edge, op in product(range(6), ops_of(space))
+        if op != cell.ops[edge]
+    }
     assert seen == neighbours
 
 
 @pytest.mark.parametrize("space", NAMES)
 def test_random_cells_are_uniform_over_operations(space: str, rng: np.random.Generator) -> None:
-    """Each operation on each edge within 5 standard deviations of its share, over 3,000 cells; the same seed draws the same cell."""
+    """Each operation on each edge within 5 standard deviations of its share, over 3,000 cells; the
+    same seed draws the same cell.
+    """
     drawn = [random_cell(space, rng) for _ in range(3000)]
     share = 1 / len(ops_of(space))
     bound = 5 * np.sqrt(share * (1 - share) / len(drawn))
     for edge, op in product(range(6), ops_of(space)):
         assert abs(np.mean([cell.ops[edge] == op for cell in drawn]) - share) < bound
-    assert random_cell(space, np.random.default_rng(3)) == random_cell(space, np.random.default_rng(3))
+    assert random_cell(space, np.random.default_rng(3)) == random_cell(
+        space, np.random.default_rng(3)
+    )
 
 
 def test_a_cell_is_connected_exactly_when_one_of_its_four_paths_is_open() -> None:
@@ -46,7 +56,9 @@ def test_a_cell_is_connected_exactly_when_one_of_its_four_paths_is_open() -> Non
 
 
 def test_the_use_of_every_edge_is_known() -> None:
-    """An edge into a node without way out is dead, a convolution of a zero node is constant, a skip of it is dead."""
+    """An edge into a node without way out is dead, a convolution of a zero node is constant, a skip
+    of it is dead.
+    """
     into_dead_end = cell_of([Op.conv3x3, Op.skip, Op.conv1x1, Op.skip, Op.none, Op.none])
     assert edge_uses(into_dead_end) == ("dead", "dead", "dead", "live", "dead", "dead")
     from_zero = cell_of([Op.none, Op.none, Op.skip, Op.conv3x3, Op.conv1x1, Op.pool3x3])

@@ -13,7 +13,10 @@ from lockforge.spaces.cells import cell_of
 
 def test_the_names_are_those_that_recipes_and_records_know() -> None:
     """No space can be asked for that is not here, and none is here that cannot be asked for."""
-    assert NetworkRecipe.model_fields["space"].annotation == Architecture.model_fields["space"].annotation
+    assert (
+        NetworkRecipe.model_fields["space"].annotation
+        == Architecture.model_fields["space"].annotation
+    )
     for name in NAMES:
         assert NetworkRecipe(space=name).space == name  # type: ignore[arg-type]
         assert name == space(name).NAME
@@ -36,8 +39,10 @@ def test_the_published_skeletons_have_the_published_sizes() -> None:
     assert (second.space, second.stem_channels, second.cells_per_stage) == ("transnas101", 64, 2)
 
 
-def test_the_stem_halves_large_pictures_twice_and_small_ones_never() -> None:
-    """Published strides from 65 pixels on; what reaches the modules is never below 17 pixels unless the picture is."""
+def test_the_stem_halves_large_images_twice_and_small_ones_never() -> None:
+    """Published strides from 65 pixels on; what reaches the modules is never below 17 pixels unless
+    the image is.
+    """
     for side in range(4, 300):
         first, second = transnas101.stem_strides((3, side, side))
         after = math.ceil(math.ceil(side / first) / second)

@@ -26,4 +26,11 @@ def digits(do: Runs) -> ImageSet:
 def architecture() -> Architecture:
     """One 3 x 3 convolution a cell, four channels wide."""
     cell = Cell(ops=(Op.none, Op.none, Op.none, Op.conv3x3, Op.none, Op.none))
-    return Architecture(space="nasbench201", cell=cell, stem_channels=4, cells_per_stage=1, classes=3, shape=(1, 8, 8))
+    return Architecture(
+        space="nasbench201",
+        cell=cell,
+        stem_channels=4,
+        cells_per_stage=1,
+        classes=3,
+        shape=(1, 8, 8),
+    )

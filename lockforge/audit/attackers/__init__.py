@@ -2,32 +2,34 @@
 
 from dataclasses import dataclass
 
-from lockforge.audit.attackers.black_box_probe import BLACK_BOX_PROBE
-from lockforge.audit.attackers.disguise import DISGUISE
-from lockforge.audit.attackers.distill import DISTILL
-from lockforge.audit.attackers.fine_tune import FINE_TUNE
-from lockforge.audit.attackers.from_scratch import restarting, starting_over
-from lockforge.audit.attackers.frozen_mask import FROZEN_MASK
-from lockforge.audit.attackers.full import FULL
-from lockforge.audit.attackers.head_then_all import HEAD_THEN_ALL
-from lockforge.audit.attackers.last_block import LAST_BLOCK
-from lockforge.audit.attackers.linear_probe import LINEAR_PROBE
-from lockforge.audit.attackers.low_rank import LOW_RANK
-from lockforge.audit.attackers.nrc import NRC
-from lockforge.audit.attackers.regrow import REGROW
-from lockforge.audit.attackers.repair import REPAIR
-from lockforge.audit.attackers.sharpness import SHARPNESS
-from lockforge.audit.attackers.shot import SHOT
-from lockforge.audit.attackers.shrink_perturb import SHRINK_PERTURB
-from lockforge.audit.attackers.surgery import SURGERY
-from lockforge.audit.protocol import Attacker, Facts
+from lockforge.audit.attackers._black_box_probe import BLACK_BOX_PROBE
+from lockforge.audit.attackers._disguise import DISGUISE
+from lockforge.audit.attackers._distill import DISTILL
+from lockforge.audit.attackers._fine_tune import FINE_TUNE
+from lockforge.audit.attackers._from_scratch import restarting, starting_over
+from lockforge.audit.attackers._frozen_mask import FROZEN_MASK
+from lockforge.audit.attackers._full import FULL
+from lockforge.audit.attackers._head_then_all import HEAD_THEN_ALL
+from lockforge.audit.attackers._last_block import LAST_BLOCK
+from lockforge.audit.attackers._linear_probe import LINEAR_PROBE
+from lockforge.audit.attackers._low_rank import LOW_RANK
+from lockforge.audit.attackers._nrc import NRC
+from lockforge.audit.attackers._regrow import REGROW
+from lockforge.audit.attackers._repair import REPAIR
+from lockforge.audit.attackers._sharpness import SHARPNESS
+from lockforge.audit.attackers._shot import SHOT
+from lockforge.audit.attackers._shrink_perturb import SHRINK_PERTURB
+from lockforge.audit.attackers._surgery import SURGERY
+from lockforge.audit.protocol import Attacker, Capabilities
 
 SUITE_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Who attacks, a setting's optimiser steps where the recipe names none, and how many budgets the budget check spends (0: none)."""
+    """Who attacks, a setting's optimiser steps where the recipe names none, and how many budgets
+    the budget check spends (0: none).
+    """
 
     attackers: tuple[Attacker, ...]
     steps: int
@@ -58,17 +60,26 @@ SUITES = {
 }
 
 
-def attackers_of(suite: str, facts: Facts, *, scratch: bool) -> tuple[Attacker, ...]:
-    """Who attacks a start: empty networks are trained in full, all others meet every attacker of the suite that the facts allow.
+def attackers_of(suite: str, facts: Capabilities, *, scratch: bool) -> tuple[Attacker, ...]:
+    """Who attacks a start: empty networks are trained in full, all others meet every attacker of
+    the suite that the facts allow.
 
     Of a black box only outputs are known, so it meets those who need no more.
     """
-    fit = tuple(one for one in SUITES[suite].attackers if not one.unfit(facts) and (one.black_box or not facts.black_box))
+    fit = tuple(
+        one
+        for one in SUITES[suite].attackers
+        if not one.unfit(facts) and (one.black_box or not facts.black_box)
+    )
     if not scratch:
         return fit
     return (starting_over(fit) if suite == "quick" else restarting(fit),)
 
 
-def left_out(suite: str, facts: Facts) -> tuple[str, ...]:
+def left_out(suite: str, facts: Capabilities) -> tuple[str, ...]:
     """The attackers of a suite that cannot be made here, and why."""
-    return tuple(f"{attacker.name}: {why}" for attacker in SUITES[suite].attackers if (why := attacker.unfit(facts)))
+    return tuple(
+        f"{attacker.name}: {why}"
+        for attacker in SUITES[suite].attackers
+        if (why := attacker.unfit(facts))
+    )

@@ -6,19 +6,26 @@ import pytest
 import torch
 from torch import nn
 
+from lockforge.models.networks import CellNetwork, build
 from lockforge.randomness import torch_generator
 from lockforge.records import Architecture, Cell, Op
-from lockforge.spaces.networks import CellNetwork, build
 
 CELL = Cell(ops=(Op.none, Op.none, Op.none, Op.conv3x3, Op.none, Op.none))
 
 
 @pytest.fixture
 def small() -> Callable[[str], CellNetwork]:
-    """`small(name)`: a random network for four classes whose batch norms have seen other pictures."""
+    """`small(name)`: a random network for four classes whose batch norms have seen other images."""
 
     def make(name: str = "attacked") -> CellNetwork:
-        architecture = Architecture(space="nasbench201", cell=CELL, stem_channels=4, cells_per_stage=1, classes=4, shape=(1, 6, 6))
+        architecture = Architecture(
+            space="nasbench201",
+            cell=CELL,
+            stem_channels=4,
+            cells_per_stage=1,
+            classes=4,
+            shape=(1, 6, 6),
+        )
         network = build(architecture, torch_generator(0, name))
         network.train()
         with torch.no_grad():

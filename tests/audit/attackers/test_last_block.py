@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from lockforge.audit.attackers.last_block import freeze_first, last_block, settings
-from lockforge.audit.protocol import Attempt, Budget, Facts
-from lockforge.audit.thief import Loot
+from lockforge.audit._thief import AttackerData
+from lockforge.audit.attackers._last_block import freeze_first, last_block, settings
+from lockforge.audit.protocol import Attempt, Budget, Capabilities
+from lockforge.models.networks import CellNetwork, build, state
 from lockforge.randomness import torch_generator
 from lockforge.recipe import AuditRecipe
 from lockforge.records import NamedArchitecture
-from lockforge.spaces.networks import CellNetwork, build, state
 
 Run = Callable[..., Sequence[Attempt]]
 
@@ -23,7 +23,14 @@ class Plain(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Conv2d(2, 2, 3), nn.BatchNorm2d(2), nn.ReLU())
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 2, 3),
+            nn.BatchNorm2d(2),
+            nn.ReLU(),
+            nn.Conv2d(2, 2, 3),
+            nn.BatchNorm2d(2),
+            nn.ReLU(),
+        )
         self.head = nn.Linear(2, 2)
 
 
@@ -55,11 +62,19 @@ class OnlyHead(nn.Module):
 
 @pytest.mark.parametrize(
     ("network", "trained"),
-    [(Plain(), ("layers.3.", "layers.4.", "head.")), (Residual(), ("second.1.", "head.")), (OnlyHead(), ("head.",))],
+    [
+        (Plain(), ("layers.3.", "layers.4.", "head.")),
+        (Residual(), ("second.1.", "head.")),
+        (OnlyHead(), ("head.",)),
+    ],
     ids=["plain", "residual", "head"],
 )
-def test_the_last_block_is_found_in_any_network(network: nn.Module, trained: tuple[str, ...]) -> None:
-    """The last convolution with its batch norm, the last residual block, or the head alone; nothing else."""
+def test_the_last_block_is_found_in_any_network(
+    network: nn.Module, trained: tuple[str, ...]
+) -> None:
+    """The last convolution with its batch norm, the last residual block, or the head alone; nothing
+    else.
+    """
     freeze_first(network, {}, torch_generator(0))  # type: ignore[arg-type]  # stand-ins
     free = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     assert free == {name for name, _ in network.named_parameters() if name.startswith(trained)}
@@ -80,16 +95,30 @@ def test_of_a_network_by_name_the_last_block_is_trained_too(name: str, trained: 
     network = build(NamedArchitecture(name=name, classes=2, shape=(1, 32, 32)), torch_generator(0))
     freeze_first(network, {}, torch_generator(0))
     free = {key for key, parameter in network.named_parameters() if parameter.requires_grad}
-    assert free == {key for key, _ in network.named_parameters() if key.startswith((trained, "body.norm.", "head."))}
+    assert free == {
+        key
+        for key, _ in network.named_parameters()
+        if key.startswith((trained, "body.norm.", "head."))
+    }
 
 
-def test_everything_before_the_last_stage_stays(small: Callable[..., CellNetwork], loot: Loot, run_attack: Run, facts: Facts) -> None:
-    """Of a cell network the last stage, the batch norm behind it and the head move; before it no weight, and no source statistic."""
+def test_everything_before_the_last_stage_stays(
+    small: Callable[..., CellNetwork], data: AttackerData, run_attack: Run, facts: Capabilities
+) -> None:
+    """Of a cell network the last stage, the batch norm behind it and the head move; before it no
+    weight, and no source statistic.
+    """
     given = small()
     before = state(given)
     draw = partial(torch_generator, 0, "last")
-    for attempt in run_attack(last_block, given, loot, settings(AuditRecipe(rates=(0.01,)), facts), Budget(4, 8), draw):
-        moved = {name for name, tensor in state(attempt.network).items() if not torch.equal(tensor, before[name])}
+    for attempt in run_attack(
+        last_block, given, data, settings(AuditRecipe(rates=(0.01,)), facts), Budget(4, 8), draw
+    ):
+        moved = {
+            name
+            for name, tensor in state(attempt.network).items()
+            if not torch.equal(tensor, before[name])
+        }
         weights = {name for name, _ in given.named_parameters()}
         late = ("stages.2.", "last.", "head.")
         assert moved & weights == {name for name in weights if name.startswith(late)}

@@ -6,15 +6,17 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from lockforge.audit.attackers.shrink_perturb import alter
+from lockforge.audit.attackers._shrink_perturb import alter
+from lockforge.models.networks import CellNetwork
 from lockforge.randomness import torch_generator
-from lockforge.spaces.networks import CellNetwork
 
 KERNEL = "stages.2.cells.0.edges.3.conv.weight"
 
 
 def test_weights_shrink_and_an_empty_network_is_added(small: Callable[..., CellNetwork]) -> None:
-    """What is added to lambda w has He's deviation times sigma: the least-squares slope of new on old weights is lambda."""
+    """What is added to lambda w has He's deviation times sigma: the least-squares slope of new on
+    old weights is lambda.
+    """
     network, before = small(), small().state_dict()
     with torch.no_grad():
         alter(network, {"lambda": 0.7, "sigma": 0.2}, torch_generator(0, "perturbed"))

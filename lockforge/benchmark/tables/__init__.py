@@ -1,0 +1,1 @@
+"""Published benchmark tables. A locked door: only `benchmark` and tests open it."""

@@ -1,0 +1,1 @@
+"""Networks: built from an architecture, known by name, or read from what an owner gives."""
