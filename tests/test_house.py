@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lockforge"
 BASE = {"errors", "randomness"}
-NOUNS = {"data", "spaces", "engine", "evidence"}
+NOUNS = {"data", "spaces", "models", "engine", "evidence"}
 VERBS = {"embed", "search", "train", "prune", "audit", "export"}
-BONES = BASE | {"records", "recipe", "files", "runs", "pieces"}
+BONES = BASE | {"records", "recipe", "files", "runs", "jobs"}
 MAY_IMPORT = {
     "errors": set(),
     "randomness": set(),
@@ -22,12 +22,16 @@ MAY_IMPORT = {
     "recipe": {"errors", "records"},
     "tensors": set(),
     "files": {"errors", "records", "tensors"},
-    "pieces": {"errors", "records", "runs"},
-    "runs": {"errors", "records", "files", "pieces"},
-    "executors": {"errors", "records", "files", "pieces", "runs"},
+    "jobs": {"errors", "records", "runs"},
+    "runs": {"errors", "records", "files", "jobs"},
+    "executors": {"errors", "records", "files", "jobs", "runs"},
     **dict.fromkeys(NOUNS, BONES),
+    "models": BONES | {"spaces"},
     **dict.fromkeys(VERBS, BONES | NOUNS),
-    "verify": BONES | {"evidence", "spaces"},
+    "report": BONES | {"evidence"},
+    "export": BONES | NOUNS | {"report"},
+    "predict": BONES | {"data", "evidence", "export", "models"},
+    "verify": BONES | {"evidence", "models"},
     "policy": BONES | {"evidence"},
     "gate": BONES | {"evidence", "policy", "verify"},
     "benchmark": BONES | {"spaces", "search"},
@@ -42,7 +46,17 @@ MAY_IMPORT = {
     "cli": BONES
     | NOUNS
     | VERBS
-    | {"pipeline", "plan", "verify", "policy", "gate", "benchmark", "executors"},
+    | {
+        "predict",
+        "report",
+        "pipeline",
+        "plan",
+        "verify",
+        "policy",
+        "gate",
+        "benchmark",
+        "executors",
+    },
     "__main__": {"cli"},
     "__init__": BONES
     | NOUNS
@@ -89,6 +103,7 @@ def trespasses(room: str, text: str) -> set[str]:
 
 
 FILES = sorted(PACKAGE.rglob("*.py"))
+RUN_BY_NAME = {"executors.worker", "embed.train_probe", "embed.drawings"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -110,25 +125,28 @@ def test_the_rule_can_be_broken() -> None:
 
 def test_only_the_benchmark_opens_the_tables() -> None:
     """A search must never be able to see a benchmark's answers."""
-    door = "lockforge.benchmark.tables._published"
+    door = "lockforge.benchmark.tables"
     opened = {
         room_of(path)
         for path in FILES
-        if door in set(imports_of(path.read_text())) or "spaces import tables" in path.read_text()
+        if any(name.startswith(door) for name in imports_of(path.read_text()))
     }
     assert opened == {"benchmark"}
 
 
 def test_the_reader_of_pickles_has_one_way_in() -> None:
     """The official files and the pickles in them are opened by the tables alone."""
-    doors = {"stand_ins", "streams", "unpickled", "archives", "official"}
-    ways = {f"lockforge.spaces.{door}" for door in doors}
+    tables = PACKAGE / "benchmark" / "tables"
+    readers = {
+        f"lockforge.benchmark.tables.{name}"
+        for name in ("_archives", "_official", "_stand_ins", "_streams", "_unpickled")
+    }
     opened = {
         path.relative_to(PACKAGE).as_posix()
         for path in FILES
-        if ways & set(imports_of(path.read_text()))
+        if readers & set(imports_of(path.read_text())) and path.parent != tables
     }
-    assert opened - {f"spaces/{door}.py" for door in doors} == {"spaces/tables.py"}
+    assert opened == set()
     assert not [
         path
         for path in FILES
@@ -146,6 +164,35 @@ def test_evidence_and_verify_open_neither_torch_nor_scipy_at_start() -> None:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = {name.split(".")[0] for name in imports_of(ast.unparse(node))}
                 assert names.isdisjoint({"torch", "scipy", "onnxruntime"}), path
+
+
+def test_modules_that_only_their_room_uses_begin_with_an_underscore() -> None:
+    """The edge of a room is visible: a module without an underscore is used by another room."""
+    users: dict[str, set[str]] = {}
+    for path in FILES:
+        text = path.read_text()
+        names = set(imports_of(text)) | {
+            f"{node.module}.{alias.name}"
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.ImportFrom) and node.module
+            for alias in node.names
+        }
+        for name in names:
+            users.setdefault(name, set()).add(room_of(path))
+    public_names = (PACKAGE / "__init__.py").read_text()
+    wrong = []
+    for path in FILES:
+        relative = path.relative_to(PACKAGE).with_suffix("")
+        if room_of(path) == "records" or len(relative.parts) == 1:
+            continue  # `records` exports its sections by its `__init__`
+        if path.name in {"__init__.py", "stage.py"}:
+            continue
+        module = ".".join(relative.parts)
+        others = users.get(f"lockforge.{module}", set()) - {room_of(path)}
+        public = bool(others) or f'"{module}"' in public_names or module in RUN_BY_NAME
+        if public == path.name.startswith("_"):
+            wrong.append(f"{module}: used by {sorted(others) or 'its own room only'}")
+    assert wrong == []
 
 
 @pytest.mark.parametrize(("package", "doors"), DOORS.items())

@@ -56,7 +56,7 @@ def test_a_function_of_the_owners_is_audited_and_released(
 
     In a process that was not given the function, the release is read by nobody.
     """
-    monkeypatch.syspath_prepend(Path(__file__).parent / "spaces")
+    monkeypatch.syspath_prepend(Path(__file__).parent / "models")
     monkeypatch.setattr(functions, "_given", {})
     roles = read_roles("digits:0-2", (), ("digits:5-7",), tiny.data, do.files)
     place = own_place("python:own_networks:tiny", None)

@@ -72,19 +72,19 @@ def restyled(
     for copy in range(copies):
         with_whom, kind = partner(), shares(labels, len(kinds), generator)
         for part in torch.split(torch.arange(len(labels)), step):
-            images, others = _pixels(source[part]), _pixels(source[with_whom[part]])
-            changed = torch.empty_like(images)
+            originals, others = _pixels(source[part]), _pixels(source[with_whom[part]])
+            changed = torch.empty_like(originals)
             for at, name in enumerate(kinds):
                 rows = (kind[part] == at).nonzero()[:, 0]
                 if not len(rows):
                     continue
                 base = (
-                    mixed(images[rows], others[rows], generator)
+                    mixed(originals[rows], others[rows], generator)
                     if name == "mixed"
-                    else images[rows]
+                    else originals[rows]
                 )
                 changed[rows] = STYLES[name](base, generator)
-            far = apart(changed, images, pool.std.cpu())
+            far = apart(changed, originals, pool.std.cpu())
             images[copy * len(labels) + part] = (far * 255).round().to(torch.uint8)
     return Pool(
         images.to(pool.images.device), pool.labels.repeat(copies), pool.mean, pool.std, pool.classes

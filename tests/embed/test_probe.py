@@ -54,7 +54,8 @@ def test_the_published_size_is_the_real_one(packaged: Probe) -> None:
             module.register_forward_hook(count)
     packaged.features(torch.zeros((1, 1, 8, 8), dtype=torch.uint8))
     found = re.search(
-        r"([\d.]+) million weights and (\d+) million multiply-adds", ProbeNetwork.__doc__ or ""
+        r"([\d.]+) million weights and (\d+) million multiply-adds",
+        " ".join((ProbeNetwork.__doc__ or "").split()),
     )
     assert found is not None
     assert (float(found[1]), int(found[2])) == (round(weights / 1e6, 1), round(operations / 1e6))
