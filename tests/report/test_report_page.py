@@ -23,6 +23,8 @@ WITHOUT_WORDS = """
   }).map(one => one.outerHTML.slice(0, 200))
 """
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
