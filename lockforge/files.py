@@ -1,4 +1,6 @@
-"""Bytes on disk: written whole or not at all, named by their hash, held by one process at a time."""
+"""Bytes on disk: written whole or not at all, named by their hash, held by one process at a
+time.
+"""
 
 import contextlib
 import errno

@@ -369,14 +369,20 @@ def _behind_on(
     """
     new, old = (one.measures.removed_vs_reference.mean for one in (audit, before))
     if old is not None and (new is None or new < old - tolerance):
-        yield f"{name}: advantage removed {'undefined' if new is None else f'{new:.4f}'}, before {old:.4f}"
+        yield (
+            f"{name}: advantage removed {'undefined' if new is None else f'{new:.4f}'}, before "
+            f"{old:.4f}"
+        )
     ends = [
         [row.area.mean for row in one.measures.slc if row.start == "release"]
         for one in (audit, before)
     ]
     highest = [max((end for end in some if end is not None), default=None) for some in ends]
     if highest[1] is not None and (highest[0] is None or highest[0] > highest[1] + tolerance):
-        yield f"{name}: SLC-AUC {'undefined' if highest[0] is None else f'{highest[0]:.4f}'}, before {highest[1]:.4f}"
+        yield (
+            f"{name}: SLC-AUC {'undefined' if highest[0] is None else f'{highest[0]:.4f}'}, "
+            f"before {highest[1]:.4f}"
+        )
 
 
 def _some(words: Sequence[str]) -> str:

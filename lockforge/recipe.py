@@ -298,7 +298,9 @@ class PruneRecipe(Record):
 
 
 class AuditRecipe(Record):
-    """The thief's means: every starting point gets this grid, this budget and this rule of choice."""
+    """The thief's means: every starting point gets this grid, this budget and this rule of
+    choice.
+    """
 
     suite: Annotated[
         Literal["quick", "paper", "standard", "full"],

@@ -13,9 +13,19 @@ from typing import Any
 import numpy as np
 
 KINDS = {
-    "U64": np.uint64, "I64": np.int64, "F64": np.float64, "F32": np.float32, "U32": np.uint32, "I32": np.int32,
-    "F16": np.float16, "U16": np.uint16, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_,
-}  # fmt: skip
+    "U64": np.uint64,
+    "I64": np.int64,
+    "F64": np.float64,
+    "F32": np.float32,
+    "U32": np.uint32,
+    "I32": np.int32,
+    "F16": np.float16,
+    "U16": np.uint16,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
 _NAMES = {np.dtype(kind): name for name, kind in KINDS.items()}
 _PIECE = 2**24
 

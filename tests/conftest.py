@@ -57,7 +57,9 @@ def _one_thread_again() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real data sets, networks and tables; the test is skipped where there is none."""
+    """The folder of real data sets, networks and tables; the test is skipped where there is
+    none.
+    """
     if not SHARED.is_dir():
         pytest.skip(
             "no real data here: set LOCKFORGE_DATA to a folder with images/, nas/ and weights/"

@@ -69,9 +69,16 @@ def checkpoint(op: Op, weights: FileRef) -> Checkpoint:
         shape=(1, 8, 8),
     )
     return Checkpoint(
-        architecture=cell, weights=weights, trained_on=images(1).digest, made_by="test", val_accuracy=0.9,
-        test_accuracy=0.9, test_samples=10, confusion=((5, 0), (1, 4)), history=(),
-    )  # fmt: skip
+        architecture=cell,
+        weights=weights,
+        trained_on=images(1).digest,
+        made_by="test",
+        val_accuracy=0.9,
+        test_accuracy=0.9,
+        test_samples=10,
+        confusion=((5, 0), (1, 4)),
+        history=(),
+    )
 
 
 def audit(
@@ -82,21 +89,41 @@ def audit(
     """
     points = tuple(
         AttackPoint(
-            start=start, attacker=attacker, setting="one", images_per_class=per_class, samples=2 * per_class, seed=seed, steps=10, flops=1,
-            val_accuracy=right / IMAGES, test_accuracy=right / IMAGES,
+            start=start,
+            attacker=attacker,
+            setting="one",
+            images_per_class=per_class,
+            samples=2 * per_class,
+            seed=seed,
+            steps=10,
+            flops=1,
+            val_accuracy=right / IMAGES,
+            test_accuracy=right / IMAGES,
         )
-        for start in STARTS if start in levels
+        for start in STARTS
+        if start in levels
         for attacker in (("from-scratch",) if start in SCRATCH else ATTACKERS[suite])
         for per_class in (1, 10)
         for seed in range(3)
         for right in [levels[start] + seed - 1 + (10 if per_class == 10 else 0)]
-    )  # fmt: skip
+    )
     same_as: dict[Start, Start] = {"twin": "release"}
     found = measure(points, same_as, test_samples=IMAGES)
     return TransferAudit(
-        target=target.digest, suite=suite, suite_version=2, classes=2, grid=(1, 10), samples=(2, 20), seeds=(0, 1, 2),
-        validation_samples=IMAGES, test_samples=IMAGES, same_as=same_as, points=points, measures=found, verdict=verdict(found, suite),
-    )  # fmt: skip
+        target=target.digest,
+        suite=suite,
+        suite_version=2,
+        classes=2,
+        grid=(1, 10),
+        samples=(2, 20),
+        seeds=(0, 1, 2),
+        validation_samples=IMAGES,
+        test_samples=IMAGES,
+        same_as=same_as,
+        points=points,
+        measures=found,
+        verdict=verdict(found, suite),
+    )
 
 
 def recipe_of(audits: tuple[TransferAudit, ...]) -> Recipe:
@@ -120,11 +147,17 @@ def report(weights: FileRef, audits: tuple[TransferAudit, ...]) -> Report:
         names=("source", *names),
     )
     return Report(
-        recipe=recipe_of(audits).model_dump(mode="json"), roles=roles, embeddings=(), cosines=(), search=None,
-        subjects=Subjects(release=release, twin=release, reference=reference), audits=audits, tests=target_tests(names, audits),
-        parity="same logits: largest difference 1.0e-07 on 16 seeded "
-               "inputs", verdict=overall([one.verdict for one in audits]),
-    )  # fmt: skip
+        recipe=recipe_of(audits).model_dump(mode="json"),
+        roles=roles,
+        embeddings=(),
+        cosines=(),
+        search=None,
+        subjects=Subjects(release=release, twin=release, reference=reference),
+        audits=audits,
+        tests=target_tests(names, audits),
+        parity="same logits: largest difference 1.0e-07 on 16 seeded inputs",
+        verdict=overall([one.verdict for one in audits]),
+    )
 
 
 def make_release(

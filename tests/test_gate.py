@@ -28,9 +28,13 @@ from tests.small_release import LEVELS, MADE, Edit, audit, edit_json, images, ma
 
 NOW = MADE + timedelta(days=2)
 STRICT = Policy(
-    attestation="optional", max_age_days=3, source_accuracy_at_least=0.9, removed_at_least=0.75, slc_auc_at_most=0.05,
+    attestation="optional",
+    max_age_days=3,
+    source_accuracy_at_least=0.9,
+    removed_at_least=0.75,
+    slc_auc_at_most=0.05,
     worst_attacker_at_most=0.6,
-)  # fmt: skip
+)
 AUDIT = audit(images(2))
 
 
@@ -203,28 +207,48 @@ def in_provenance(change: Edit) -> Spoil:
 MISSING: dict[str, tuple[Spoil, str]] = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "manifest"),
     "no report": (lambda f: (f / "report.json").unlink(), "report"),
-    "no recipe beside it, another "
-    "within": (in_report(lambda t: t["recipe"].update(seed=9)), "report"),
+    "no recipe beside it, another within": (
+        in_report(lambda t: t["recipe"].update(seed=9)),
+        "report",
+    ),
     "no provenance": (lambda f: (f / "provenance.json").unlink(), "age"),
     "no time": (in_provenance(lambda t: t.update(started="today")), "age"),
-    "a time without a "
-    "zone": (in_provenance(lambda t: t.update(started="2026-03-02T00:00:00")), "age"),
+    "a time without a zone": (
+        in_provenance(lambda t: t.update(started="2026-03-02T00:00:00")),
+        "age",
+    ),
     "a provenance that is none": (lambda f: (f / "provenance.json").write_text("[]"), "age"),
-    "a stale release": (in_provenance(lambda t: t.update(started="2026-01-01T00:00:00+00:00")), "age"),
-    "one from the future": (in_provenance(lambda t: t.update(started="2027-01-01T00:00:00+00:00")), "age"),
+    "a stale release": (
+        in_provenance(lambda t: t.update(started="2026-01-01T00:00:00+00:00")),
+        "age",
+    ),
+    "one from the future": (
+        in_provenance(lambda t: t.update(started="2027-01-01T00:00:00+00:00")),
+        "age",
+    ),
     "no audit": (in_report(lambda t: t.update(audits=[])), "report"),
     "no points": (in_report(lambda t: t["audits"][0].update(points=[])), "figures"),
     "no verdict": (in_report(lambda t: t["audits"][0].pop("verdict")), "report"),
     "no measures": (in_report(lambda t: t["audits"][0].pop("measures")), "report"),
-    "no R": (in_report(lambda t: t["audits"][0]["measures"]["removed_vs_reference"].update(low=None)), "figures"),
-    "no rows of "
-    "SLC-AUC": (in_report(lambda t: t["audits"][0]["measures"].update(slc=[])), "figures"),
-    "no envelopes": (in_report(lambda t: t["audits"][0]["measures"].update(envelopes=[])), "figures"),
-    "parity that was not "
-    "checked": (in_report(lambda t: t.update(parity="not checked: onnxruntime")), "parity"),
+    "no R": (
+        in_report(lambda t: t["audits"][0]["measures"]["removed_vs_reference"].update(low=None)),
+        "figures",
+    ),
+    "no rows of SLC-AUC": (
+        in_report(lambda t: t["audits"][0]["measures"].update(slc=[])),
+        "figures",
+    ),
+    "no envelopes": (
+        in_report(lambda t: t["audits"][0]["measures"].update(envelopes=[])),
+        "figures",
+    ),
+    "parity that was not checked": (
+        in_report(lambda t: t.update(parity="not checked: onnxruntime")),
+        "parity",
+    ),
     "no parity": (in_report(lambda t: t.update(parity="")), "parity"),
     "ONNX that is not there": (lambda f: (f / "model.onnx").unlink(), "parity"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", MISSING)
@@ -393,8 +417,17 @@ def test_every_fault_of_a_policy_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         read_policy(tmp_path / "policy.yaml")
     said = "\n".join(caught.value.faults)
-    for key in ("seeds_at_least", "source_accuracy_at_least", "no_such_key", "parity", "nobodys", "none.pub", "allow_nothing",
-                "max_age_days", "removed_at_least"):  # fmt: skip
+    for key in (
+        "seeds_at_least",
+        "source_accuracy_at_least",
+        "no_such_key",
+        "parity",
+        "nobodys",
+        "none.pub",
+        "allow_nothing",
+        "max_age_days",
+        "removed_at_least",
+    ):
         assert key in said, key
     assert caught.value.exit_code == 2
 
@@ -437,9 +470,25 @@ def test_keys_and_baselines_are_looked_for_beside_the_policy(tmp_path: Path, sma
 
 KEYS = st.sampled_from([*Policy.model_fields, "x"])
 VALUES = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.lists(st.text(max_size=8), max_size=3),
-    st.sampled_from(["quick", "any", "optional", "1e400", "-.inf", "2026-01-01", ["quick", "full"], ["moot", "no protection"]]),
-)  # fmt: skip
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.lists(st.text(max_size=8), max_size=3),
+    st.sampled_from(
+        [
+            "quick",
+            "any",
+            "optional",
+            "1e400",
+            "-.inf",
+            "2026-01-01",
+            ["quick", "full"],
+            ["moot", "no protection"],
+        ]
+    ),
+)
 
 
 @settings(

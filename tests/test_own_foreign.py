@@ -80,7 +80,9 @@ def test_a_function_of_the_owners_is_audited_and_released(
 def test_a_network_of_timms_is_released_and_rebuilt_where_timm_is(
     tiny: Recipe, do: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Verified with timm the logits are compared; without it that is said, and all else is checked."""
+    """Verified with timm the logits are compared; without it that is said, and all else is
+    checked.
+    """
     monkeypatch.setitem(sys.modules, "timm", stub_timm())
     save_file(TinyNet(3, 1).state_dict(), tmp_path / "w")
     roles = read_roles("digits:0-2", (), (), tiny.data, do.files)

@@ -83,9 +83,21 @@ def test_a_release_holds_what_it_promises(release: Path) -> None:
     manifest, signature.
     """
     assert {path.name for path in release.iterdir()} == {
-        "model.safetensors", "model.onnx", "model.int8.onnx", "preprocessing.json", "labels.json", "report.json", "report.html",
-        "recipe.yaml", "provenance.json", "attestation.json", "README.md", "bom.json", "manifest.json", "model.sig",
-    }  # fmt: skip
+        "model.safetensors",
+        "model.onnx",
+        "model.int8.onnx",
+        "preprocessing.json",
+        "labels.json",
+        "report.json",
+        "report.html",
+        "recipe.yaml",
+        "provenance.json",
+        "attestation.json",
+        "README.md",
+        "bom.json",
+        "manifest.json",
+        "model.sig",
+    }
 
 
 def test_the_same_recipe_gives_the_same_report_byte_for_byte(

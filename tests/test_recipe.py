@@ -1,4 +1,6 @@
-"""Recipes: strict YAML, all faults at once, overrides with the same types, nothing that runs code."""
+"""Recipes: strict YAML, all faults at once, overrides with the same types, nothing that runs
+code.
+"""
 
 from pathlib import Path
 

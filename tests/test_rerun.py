@@ -36,11 +36,20 @@ from lockforge.verify import verify_release
 
 TINY = Recipe.model_validate(
     {
-        "threads": 1, "data": {"limit_per_class": 12}, "embed": {"samples": 8, "head_steps": 1}, "export": {"onnx": False},
+        "threads": 1,
+        "data": {"limit_per_class": 12},
+        "embed": {"samples": 8, "head_steps": 1},
+        "export": {"onnx": False},
         "network": {"stem_channels": 4, "cells_per_stage": 1},
-        "audit": {"images_per_class": (1, 2), "seeds": 2, "steps": 3, "probe_steps": 3, "batch_size": 5},
+        "audit": {
+            "images_per_class": (1, 2),
+            "seeds": 2,
+            "steps": 3,
+            "probe_steps": 3,
+            "batch_size": 5,
+        },
     }
-)  # fmt: skip
+)
 PLACES = pipeline.Places("digits:0-4", (), ("digits:5-9/b",))
 Edit = Callable[[AttackPoint, int], AttackPoint]  # the point, and the images that it was tested on
 
@@ -63,9 +72,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     weights = do.files.put_tensors(state(build(plan, torch.Generator().manual_seed(0))))
     known = Checkpoint(
-        architecture=plan, weights=weights, trained_on=roles.source.digest, made_by="nobody", val_accuracy=0, test_accuracy=0,
-        test_samples=0, confusion=(), history=(),
-    )  # fmt: skip
+        architecture=plan,
+        weights=weights,
+        trained_on=roles.source.digest,
+        made_by="nobody",
+        val_accuracy=0,
+        test_accuracy=0,
+        test_samples=0,
+        confusion=(),
+        history=(),
+    )
     (place / "model.safetensors").write_bytes(write_weights(known, roles.source, TINY, do.files))
     subjects, audits = pipeline.audit(
         TINY, roles, pipeline.Models(str(place / "model.safetensors")), do

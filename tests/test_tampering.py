@@ -32,8 +32,17 @@ from lockforge.records import Verdict
 from lockforge.verify import verify_release, verify_report
 from tests.small_release import MADE, audit, edit_json, images, make_release
 
-FILES = ("model.safetensors", "model.onnx", "report.json", "recipe.yaml", "labels.json", "preprocessing.json", "provenance.json",
-         "manifest.json", "model.sig")  # fmt: skip
+FILES = (
+    "model.safetensors",
+    "model.onnx",
+    "report.json",
+    "recipe.yaml",
+    "labels.json",
+    "preprocessing.json",
+    "provenance.json",
+    "manifest.json",
+    "model.sig",
+)
 KINDEST = Policy(
     attestation="optional", suites=("quick",), verdicts=("indicative only",)
 )  # what the release passes, untouched
@@ -179,9 +188,12 @@ def test_links_and_devices_are_refused(release: Path, made: Path, tmp_path: Path
     outside = tmp_path / "outside"
     shutil.copytree(release, outside)
     kinds: list[Callable[[Path], None]] = [
-        lambda path: path.symlink_to(outside / path.name), lambda path: path.symlink_to(outside),
-        lambda path: path.symlink_to("/etc/passwd"), lambda path: path.symlink_to("nowhere"), os.mkfifo,
-    ]  # fmt: skip
+        lambda path: path.symlink_to(outside / path.name),
+        lambda path: path.symlink_to(outside),
+        lambda path: path.symlink_to("/etc/passwd"),
+        lambda path: path.symlink_to("nowhere"),
+        os.mkfifo,
+    ]
     for name in ("report.json", "more"):
         for make in kinds:
             shutil.rmtree(release)

@@ -25,7 +25,9 @@ def arrays(rng: np.random.Generator) -> dict[str, np.ndarray]:
 def test_the_bytes_are_the_librarys(
     arrays: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For every kind of element, in pieces of a row; what is not contiguous is stored as it reads."""
+    """For every kind of element, in pieces of a row; what is not contiguous is stored as it
+    reads.
+    """
     monkeypatch.setattr(tensors, "_PIECE", 1)
     assert b"".join(tensors.chunks_of_file(arrays)) == save(arrays)
     turned = {"a": np.arange(12).reshape(3, 4).T}

@@ -58,24 +58,53 @@ Edit = Callable[[Path], object]
 def images(seed: int) -> ImageSet:
     """A data set of which only the record matters here."""
     return ImageSet(
-        classes=("a", "b"), shape=(1, 8, 8), mean=(0.5,), std=(0.2,), counts=Splits(train=8, val=2, test=10),
+        classes=("a", "b"),
+        shape=(1, 8, 8),
+        mean=(0.5,),
+        std=(0.2,),
+        counts=Splits(train=8, val=2, test=10),
         pixels=FileRef(sha256=f"{seed}" * 64, size=1),
-    )  # fmt: skip
+    )
 
 
 def checkpoint(architecture: Architecture, weights: FileRef) -> Checkpoint:
     """A checkpoint that has 7 of 10 test images right."""
-    return Checkpoint(architecture=architecture, weights=weights, trained_on=images(1).digest, made_by="test", val_accuracy=0.5,
-                      test_accuracy=0.7, test_samples=10, confusion=((3, 2), (1, 4)), history=())  # fmt: skip
+    return Checkpoint(
+        architecture=architecture,
+        weights=weights,
+        trained_on=images(1).digest,
+        made_by="test",
+        val_accuracy=0.5,
+        test_accuracy=0.7,
+        test_samples=10,
+        confusion=((3, 2), (1, 4)),
+        history=(),
+    )
 
 
 def audit(target: ImageSet) -> TransferAudit:
-    """An audit whose accuracies are the levels above, whatever the images; the twin is the release."""
+    """An audit whose accuracies are the levels above, whatever the images; the twin is the
+    release.
+    """
     points = [
-        AttackPoint(start=start, attacker="fine-tune", setting=setting, images_per_class=per_class, samples=2 * per_class, seed=seed,
-                    steps=10, flops=1, val_accuracy=LEVELS[start], test_accuracy=LEVELS[start])
-        for start in STARTS if start in LEVELS for setting in ("a", "b") for per_class in (1, 10) for seed in range(3)
-    ]  # fmt: skip
+        AttackPoint(
+            start=start,
+            attacker="fine-tune",
+            setting=setting,
+            images_per_class=per_class,
+            samples=2 * per_class,
+            seed=seed,
+            steps=10,
+            flops=1,
+            val_accuracy=LEVELS[start],
+            test_accuracy=LEVELS[start],
+        )
+        for start in STARTS
+        if start in LEVELS
+        for setting in ("a", "b")
+        for per_class in (1, 10)
+        for seed in range(3)
+    ]
     chosen = set(choose(points))
     points = [
         point if point in chosen else point.model_copy(update={"test_accuracy": None})
@@ -83,26 +112,57 @@ def audit(target: ImageSet) -> TransferAudit:
     ]
     found = measure(points, {"twin": "release"}, test_samples=10)
     return TransferAudit(
-        target=target.digest, suite="quick", suite_version=1, classes=2, grid=(1, 10), samples=(2, 20), seeds=(0, 1, 2),
-        validation_samples=10, test_samples=10, same_as={"twin": "release"}, points=tuple(points),
-        measures=found, verdict=verdict(found, "quick"),
-    )  # fmt: skip
+        target=target.digest,
+        suite="quick",
+        suite_version=1,
+        classes=2,
+        grid=(1, 10),
+        samples=(2, 20),
+        seeds=(0, 1, 2),
+        validation_samples=10,
+        test_samples=10,
+        same_as={"twin": "release"},
+        points=tuple(points),
+        measures=found,
+        verdict=verdict(found, "quick"),
+    )
 
 
 def report(recipe: Recipe, release: Checkpoint, reference: Checkpoint) -> Report:
     """A whole report with one target."""
     candidates = tuple(
-        Candidate(cell=one.architecture.cell, source_rank=1, target_rank=8, rank_gap=6.0, judged_by=("predictor",))
+        Candidate(
+            cell=one.architecture.cell,
+            source_rank=1,
+            target_rank=8,
+            rank_gap=6.0,
+            judged_by=("predictor",),
+        )
         for one in (release, reference)
-    )  # fmt: skip
-    found = SearchResult(scheme="TU", chosen=release.architecture, reference=reference.architecture, candidates=candidates, questions=1,
-                         predictor="0" * 64, source_cosines=(), used=())  # fmt: skip
+    )
+    found = SearchResult(
+        scheme="TU",
+        chosen=release.architecture,
+        reference=reference.architecture,
+        candidates=candidates,
+        questions=1,
+        predictor="0" * 64,
+        source_cosines=(),
+        used=(),
+    )
     audits = (audit(images(2)),)
     return Report(
-        recipe=recipe.model_dump(mode="json"), roles=Roles(source=images(1), targets=(images(2),), names=("source", "target-1")),
-        embeddings=(), cosines=(), search=found, subjects=Subjects(release=release, twin=release, reference=reference),
-        audits=audits, tests=target_tests(("target-1",), audits), parity="checked", verdict="indicative only",
-    )  # fmt: skip
+        recipe=recipe.model_dump(mode="json"),
+        roles=Roles(source=images(1), targets=(images(2),), names=("source", "target-1")),
+        embeddings=(),
+        cosines=(),
+        search=found,
+        subjects=Subjects(release=release, twin=release, reference=reference),
+        audits=audits,
+        tests=target_tests(("target-1",), audits),
+        parity="checked",
+        verdict="indicative only",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +176,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = Files(place / "files")
     cells = {op: Cell(ops=(op,) * 6) for op in (Op.conv1x1, Op.skip)}
     plans = {
-        op: Architecture(space="nasbench201", cell=cell, stem_channels=2, cells_per_stage=1, classes=2, shape=(1, 8, 8))
+        op: Architecture(
+            space="nasbench201",
+            cell=cell,
+            stem_channels=2,
+            cells_per_stage=1,
+            classes=2,
+            shape=(1, 8, 8),
+        )
         for op, cell in cells.items()
-    }  # fmt: skip
+    }
     network = build(plans[Op.conv1x1], torch.Generator().manual_seed(0)).eval()
     weights = files.put_tensors(state(network))
     (folder / "model.safetensors").write_bytes(
@@ -147,8 +214,13 @@ def export(network: torch.nn.Module, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            network, (torch.zeros(2, 1, 8, 8),), str(path), dynamo=False, input_names=["x"], dynamic_axes={"x": {0: "n"}}
-        )  # fmt: skip
+            network,
+            (torch.zeros(2, 1, 8, 8),),
+            str(path),
+            dynamo=False,
+            input_names=["x"],
+            dynamic_axes={"x": {0: "n"}},
+        )
 
 
 @pytest.fixture
@@ -247,7 +319,9 @@ def test_every_sampled_byte_flip_is_caught(name: str, release: Path, made: Path)
 
 
 def test_what_is_changed_is_named_and_never_run(release: Path, made: Path) -> None:
-    """A changed ONNX file is named in one line, and no network of this release is asked anything."""
+    """A changed ONNX file is named in one line, and no network of this release is asked
+    anything.
+    """
     (release / "model.onnx").write_bytes(b"evil")
     said = failing(verify_release(release, made / "key.pub"))
     assert said["manifest"].startswith("model.onnx was changed")
@@ -325,58 +399,127 @@ def ablate(tree: dict[str, Any], **changes: Any) -> None:
 
 
 LIES: dict[str, tuple[Callable[[dict[str, Any]], object], str, str]] = {
-    "a better R": (lambda t: set_measure(t, "removed_vs_reference", 0.99), "figures", ("target-1: "
-                                                                                      "measures.removed_vs_reference.mean")),
-    "a kinder verdict": (lambda t: t["audits"][0]["verdict"].update(word="delays"), "figures", "verdict.word"),
-    "a better accuracy": (lambda t: t["subjects"]["release"].update(test_accuracy=0.9), "figures", "release.test_accuracy"),
-    "a kinder verdict over "
-    "all": (lambda t: t.update(verdict="protects under this "
-                                       "suite"), "figures", "verdict: the report says"),
-    "another p": (lambda t: t["tests"][0].update(p=0.2), "figures", ("tests.0.p: the report says "
-                                                                    "0.2")),
+    "a better R": (
+        lambda t: set_measure(t, "removed_vs_reference", 0.99),
+        "figures",
+        ("target-1: measures.removed_vs_reference.mean"),
+    ),
+    "a kinder verdict": (
+        lambda t: t["audits"][0]["verdict"].update(word="delays"),
+        "figures",
+        "verdict.word",
+    ),
+    "a better accuracy": (
+        lambda t: t["subjects"]["release"].update(test_accuracy=0.9),
+        "figures",
+        "release.test_accuracy",
+    ),
+    "a kinder verdict over all": (
+        lambda t: t.update(verdict="protects under this suite"),
+        "figures",
+        "verdict: the report says",
+    ),
+    "another p": (
+        lambda t: t["tests"][0].update(p=0.2),
+        "figures",
+        ("tests.0.p: the report says 0.2"),
+    ),
     "a test left out": (lambda t: t.update(tests=[]), "figures", "tests: the report says []"),
     "a smaller cost": (
-        lambda t: t["audits"][0]["measures"]["flops_to_90"].update(reference=1.0), "figures", ("flops_to_90.reference: the report says "
-                                                                                              "1.0")
+        lambda t: t["audits"][0]["measures"]["flops_to_90"].update(reference=1.0),
+        "figures",
+        ("flops_to_90.reference: the report says 1.0"),
     ),
-    "another rank gap": (lambda t: t["search"]["candidates"][1].update(rank_gap=99.0), "figures", "search.candidates.1.rank_gap"),
-    "a hidden reference": (rename_reference, "figures", ("reference is said to be release, which "
-                                                        "is another network")),
-    "an accuracy above "
-    "1": (lambda t: t["audits"][0]["points"][0].update(val_accuracy=1.5), "report", "val_accuracy"),
-    "other weights": (lambda t: t["subjects"]["release"]["weights"].update(sha256="4" * 64), "weights", ("other tensors "
-                                                                                                        "than")),
-    "another recipe": (lambda t: t["recipe"].update(seed=7), "report", ("recipe.seed: the report "
-                                                                       "says 7")),
+    "another rank gap": (
+        lambda t: t["search"]["candidates"][1].update(rank_gap=99.0),
+        "figures",
+        "search.candidates.1.rank_gap",
+    ),
+    "a hidden reference": (
+        rename_reference,
+        "figures",
+        ("reference is said to be release, which is another network"),
+    ),
+    "an accuracy above 1": (
+        lambda t: t["audits"][0]["points"][0].update(val_accuracy=1.5),
+        "report",
+        "val_accuracy",
+    ),
+    "other weights": (
+        lambda t: t["subjects"]["release"]["weights"].update(sha256="4" * 64),
+        "weights",
+        ("other tensors than"),
+    ),
+    "another recipe": (
+        lambda t: t["recipe"].update(seed=7),
+        "report",
+        ("recipe.seed: the report says 7"),
+    ),
     "no recipe": (lambda t: t.update(recipe={"seed": "x"}), "report", "recipe has 1 fault"),
-    "another target": (lambda t: t["roles"]["targets"][0].update(classes=["x", "y"]), "report", ("not of its 1 "
-                                                                                                "targets")),
+    "another target": (
+        lambda t: t["roles"]["targets"][0].update(classes=["x", "y"]),
+        "report",
+        ("not of its 1 targets"),
+    ),
     "no audit": (lambda t: t.update(audits=[]), "report", "0 audits"),
     "figures of another int8 file": (
-        lambda t: t.update(int8={"file": {"sha256": "4" * 64, "size": 1}, "calibration": 1, "accuracy": 1.0, "test_samples": 10}),
-        "report", "model.int8.onnx is not the file",
+        lambda t: t.update(
+            int8={
+                "file": {"sha256": "4" * 64, "size": 1},
+                "calibration": 1,
+                "accuracy": 1.0,
+                "test_samples": 10,
+            }
+        ),
+        "report",
+        "model.int8.onnx is not the file",
     ),
     "an unknown field": (lambda t: t.update(note="trust me"), "report", "not a Report record"),
-    "an endless "
-    "image": (lambda t: t["subjects"]["release"]["architecture"].update(shape=[1, 10**6, 10**6]), "parity", "cannot be asked"),
-    "another network": (lambda t: t["subjects"]["release"]["architecture"].update(stem_channels=3), "parity", "do not fit"),
-    "zeros that are not there": (lambda t: prune(t, 5), "weights", ("not as sparse as the report "
-                                                                   "says: stem.0.weight has 0 "
-                                                                   "zeros among 18")),
-    "more zeros than weights": (lambda t: prune(t, 20), "figures", ("stem.0.weight has 20 zeros "
-                                                                   "among 18 weights")),
-    "a share above 1": (lambda t: prune(t, 0, source_drop=1.5), "report", "source_drop"),
-    "a pruned stranger": (lambda t: prune(t, 0, "ablation:other"), "figures", ("pruned.ablation:other: the report has no such "
-                                                                              "network")),
-    "an ablation that was not attacked": (ablate, "figures", ("target-1: ablation:magnitude was "
-                                                             "given but not attacked (and 1 more)")),
-    "an ablation that nobody attacked again": (
-        lambda t: (ablate(t), t["audits"][0]["same_as"].update({"ablation:magnitude": "reference"})), "figures",
-        "target-1: ablation:magnitude is said to be reference, which is another network"
+    "an endless image": (
+        lambda t: t["subjects"]["release"]["architecture"].update(shape=[1, 10**6, 10**6]),
+        "parity",
+        "cannot be asked",
     ),
-    "an ablation's better "
-    "accuracy": (lambda t: ablate(t, test_accuracy=0.9), "figures", "not attacked (and 2 more)"),
-}  # fmt: skip
+    "another network": (
+        lambda t: t["subjects"]["release"]["architecture"].update(stem_channels=3),
+        "parity",
+        "do not fit",
+    ),
+    "zeros that are not there": (
+        lambda t: prune(t, 5),
+        "weights",
+        ("not as sparse as the report says: stem.0.weight has 0 zeros among 18"),
+    ),
+    "more zeros than weights": (
+        lambda t: prune(t, 20),
+        "figures",
+        ("stem.0.weight has 20 zeros among 18 weights"),
+    ),
+    "a share above 1": (lambda t: prune(t, 0, source_drop=1.5), "report", "source_drop"),
+    "a pruned stranger": (
+        lambda t: prune(t, 0, "ablation:other"),
+        "figures",
+        ("pruned.ablation:other: the report has no such network"),
+    ),
+    "an ablation that was not attacked": (
+        ablate,
+        "figures",
+        ("target-1: ablation:magnitude was given but not attacked (and 1 more)"),
+    ),
+    "an ablation that nobody attacked again": (
+        lambda t: (
+            ablate(t),
+            t["audits"][0]["same_as"].update({"ablation:magnitude": "reference"}),
+        ),
+        "figures",
+        "target-1: ablation:magnitude is said to be reference, which is another network",
+    ),
+    "an ablation's better accuracy": (
+        lambda t: ablate(t, test_accuracy=0.9),
+        "figures",
+        "not attacked (and 2 more)",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", LIES)
@@ -398,7 +541,9 @@ def test_a_lie_that_is_rightly_signed_is_named(
 def test_no_malformed_report_gives_a_traceback(
     text: str, release: Path, made: Path, sign_again: Edit
 ) -> None:
-    """Whatever stands in report.json: one failed check a line, and those that need it are not made."""
+    """Whatever stands in report.json: one failed check a line, and those that need it are not
+    made.
+    """
     (release / "report.json").write_text(text)
     sign_again(release)
     found = failing(verify_release(release, made / "key.pub"))
@@ -413,10 +558,15 @@ def test_no_malformed_report_gives_a_traceback(
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("labels.json", '["b", "a"]'), ("labels.json", "{"), ("labels.json", "{}"), ("preprocessing.json", "[" * 9999),
-     ("preprocessing.json", '{"mean": [0.5]}'), ("preprocessing.json", ('{"mean": [0.5], "std": '
-                                                                       '[0.1]}'))],
-)  # fmt: skip
+    [
+        ("labels.json", '["b", "a"]'),
+        ("labels.json", "{"),
+        ("labels.json", "{}"),
+        ("preprocessing.json", "[" * 9999),
+        ("preprocessing.json", '{"mean": [0.5]}'),
+        ("preprocessing.json", ('{"mean": [0.5], "std": [0.1]}')),
+    ],
+)
 def test_swapped_labels_and_other_preprocessing_are_caught(
     name: str, text: str, release: Path, made: Path, sign_again: Edit
 ) -> None:
@@ -542,7 +692,9 @@ def test_a_certificate_names_the_signer(release: Path, tmp_path: Path) -> None:
 
 
 def parity_of(folder: Path, made: Path, parity: Literal["again", "stated"]) -> tuple[bool, str]:
-    """What a gate says of parity in a release that is rightly signed: whether it passes, and why."""
+    """What a gate says of parity in a release that is rightly signed: whether it passes, and
+    why.
+    """
     policy = Policy(
         attestation="optional", suites=("quick",), verdicts=("indicative only",), parity=parity
     )

@@ -60,7 +60,8 @@ def recipes_page() -> str:
             "device and folders are arguments"
         ),
         (
-            "instead. It names values, never code. Unknown keys, wrong types and duplicate keys are "
+            "instead. It names values, never code. Unknown keys, wrong types and duplicate keys "
+            "are "
             "errors, all listed at once."
         ),
         (
@@ -87,7 +88,9 @@ def recipes_page() -> str:
 
 
 def gate_page() -> str:
-    """docs/gate.md as it is, with every key of a policy, its default and its meaning in the table."""
+    """docs/gate.md as it is, with every key of a policy, its default and its meaning in the
+    table.
+    """
     lines = (DOCS / "gate.md").read_text().splitlines()
     start = lines.index("| --- | --- | --- |") + 1
     end = start

@@ -89,7 +89,9 @@ def numbered(pool: Pool) -> Pool:
 
 
 def soft_cross_entropy(targets: Float[Tensor, "n k"]) -> Loss:
-    """The loss of numbered images: - mean over the batch of sum_k t_k log p_k, t the row's target."""
+    """The loss of numbered images: - mean over the batch of sum_k t_k log p_k, t the row's
+    target.
+    """
 
     def loss(outputs: Tensor, rows: Tensor) -> Tensor:
         return -(targets[rows] * functional.log_softmax(outputs, 1)).sum(1).mean()

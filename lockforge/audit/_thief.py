@@ -47,7 +47,9 @@ class GridPoint:
 
     @property
     def name(self) -> int | str:
-        """What it is called in the names of generators: images a class, or, of a share, all images."""
+        """What it is called in the names of generators: images a class, or, of a share, all
+        images.
+        """
         return self.images_per_class if self.drawn_by == "class" else f"{self.samples} images"
 
 

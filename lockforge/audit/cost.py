@@ -164,7 +164,9 @@ class CostProbe:
         return self.known[key]
 
     def _given(self, start: StartingPoint, cell: Cell) -> InitialModel:
-        """A tiny network around the start's cell, with a head that came with it unless it is empty."""
+        """A tiny network around the start's cell, with a head that came with it unless it is
+        empty.
+        """
         classes, channels = len(self.target.classes), self.target.shape[0]
         space = (
             start.architecture.space

@@ -74,7 +74,9 @@ def sarif(verdict: Verdict, policy: Path, version: str) -> str:
 
 
 def _rule(check: Check) -> str:
-    """What a check asks, whatever the target: what stands before the last colon is a target's name."""
+    """What a check asks, whatever the target: what stands before the last colon is a target's
+    name.
+    """
     return check.name.rpartition(": ")[2]
 
 

@@ -313,12 +313,19 @@ def benchmark(answer_: dict[str, Any], *, as_json: bool) -> None:
         )
         table.add_row(
             row["row"] + (" (reads the answers)" if row["reads_answers"] else ""),
-            row["source"], f"{row['source_percentile']:.2f}", f"{row['target_percentile']:.2f}",
-            f"{row['matched']:.2f} "
-            f"({row['matched_sd']:.2f})", f"{row['gain']:+.2f}", f"{row['p']:.3f}", f"{row['gain_alike']:+.2f}",
-            f"{row['floor_at_least']:.2f}", f"{row['regret']:.2f}", f"{row['source_points_lost']:.2f}",
-            f"{row['target_points_lost']:.2f}", style=style.strip(),
-        )  # fmt: skip
+            row["source"],
+            f"{row['source_percentile']:.2f}",
+            f"{row['target_percentile']:.2f}",
+            f"{row['matched']:.2f} ({row['matched_sd']:.2f})",
+            f"{row['gain']:+.2f}",
+            f"{row['p']:.3f}",
+            f"{row['gain_alike']:+.2f}",
+            f"{row['floor_at_least']:.2f}",
+            f"{row['regret']:.2f}",
+            f"{row['source_points_lost']:.2f}",
+            f"{row['target_points_lost']:.2f}",
+            style=style.strip(),
+        )
     for name, source, why in _left_out(answer_):
         table.add_row(name, source, "", "", why, style="dim")
     console.print(table)

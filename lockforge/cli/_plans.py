@@ -84,7 +84,9 @@ def plan(
 
 
 def _show(found: "Plan", command: str) -> None:
-    """A line a question, then what is left in all, and what to do next: the command that does it."""
+    """A line a question, then what is left in all, and what to do next: the command that does
+    it.
+    """
     from lockforge.cli._console import console_of, table_of
     from lockforge.plan.speeds import told
 

@@ -103,7 +103,9 @@ class Runtime:
 
 
 def with_runtime(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with the options of `Runtime` before its last parameter; it gets them as `runtime`."""
+    """A command with the options of `Runtime` before its last parameter; it gets them as
+    `runtime`.
+    """
     fields = inspect.signature(Runtime).parameters
     own = [one for one in inspect.signature(command).parameters.values() if one.name != "runtime"]
 

@@ -133,7 +133,10 @@ def finish(decoded: Decoded, recipe: DataRecipe, like: Shape | None) -> Images:
 def class_faults(classes: Sequence[str]) -> Iterable[str]:
     """What is wrong with a set's class names."""
     if len(classes) < 2:
-        yield f"{len(classes)} class(es) with images ({', '.join(map(repr, classes)) or 'none'}); at least 2 are needed"
+        yield (
+            f"{len(classes)} class(es) with images ({', '.join(map(repr, classes)) or 'none'}); "
+            "at least 2 are needed"
+        )
     for name in sorted({name for name in classes if classes.count(name) > 1}):
         yield f"the class name {name!r} is given twice"
     for name in classes:

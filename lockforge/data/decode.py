@@ -153,7 +153,9 @@ def _without_empty_classes(place: str, found: Images, skipped: tuple[str, ...]) 
 
 @contextmanager
 def _strict_pillow() -> Iterator[None]:
-    """Decompression bombs are errors; remarks about odd but readable files are not ours to print."""
+    """Decompression bombs are errors; remarks about odd but readable files are not ours to
+    print.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -9,7 +9,9 @@ from lockforge.records import ImageSet
 
 
 def workload_of(images: ImageSet, recipe: EmbedRecipe) -> Workload:
-    """A head on the probe's features, its accuracy, and the Fisher information of as many images."""
+    """A head on the probe's features, its accuracy, and the Fisher information of as many
+    images.
+    """
     train, val = (min(recipe.samples, count) for count in (images.counts.train, images.counts.val))
     head = fits_of(HEAD.model_copy(update={"steps": recipe.head_steps}), train, 0)
     return Workload((replace(head, of="head"),), {"probe": train + val, "fisher": train})

@@ -279,12 +279,36 @@ def _shape(members: int, _func: Call, x: Tensor) -> torch.Size:
     return torch.Size([size // members if axis == 1 else size for axis, size in enumerate(x.shape)])
 
 
-_ONE_BY_ONE: frozenset[Call] = frozenset({
-    functional.relu, functional.leaky_relu, functional.relu6, functional.hardtanh, functional.gelu, functional.silu, torch.relu,
-    functional.avg_pool2d, functional.max_pool2d, functional.adaptive_avg_pool2d, functional.batch_norm,
-    torch.add, torch.sub, torch.mul, Tensor.relu, Tensor.add, Tensor.add_, Tensor.sub, Tensor.mul,
-    Tensor.__add__, Tensor.__radd__, Tensor.__iadd__, Tensor.__sub__, Tensor.__mul__, Tensor.__rmul__, Tensor.dim,
-})  # fmt: skip
+_ONE_BY_ONE: frozenset[Call] = frozenset(
+    {
+        functional.relu,
+        functional.leaky_relu,
+        functional.relu6,
+        functional.hardtanh,
+        functional.gelu,
+        functional.silu,
+        torch.relu,
+        functional.avg_pool2d,
+        functional.max_pool2d,
+        functional.adaptive_avg_pool2d,
+        functional.batch_norm,
+        torch.add,
+        torch.sub,
+        torch.mul,
+        Tensor.relu,
+        Tensor.add,
+        Tensor.add_,
+        Tensor.sub,
+        Tensor.mul,
+        Tensor.__add__,
+        Tensor.__radd__,
+        Tensor.__iadd__,
+        Tensor.__sub__,
+        Tensor.__mul__,
+        Tensor.__rmul__,
+        Tensor.dim,
+    }
+)
 _RULES: Mapping[Call, Callable[..., Any]] = {
     functional.conv2d: _conv2d,
     functional.linear: _linear,

@@ -92,11 +92,12 @@ def fit_together(make: Make, job: str, processes: int, context: RunContext) -> F
     """Train one network with several processes of this machine: what `fit` gives, raises and
     resumes, for a team of them.
 
-    On the CPU they share this process's threads; on CUDA each has a device, from `context.device` on.
+    On the CPU they share this process's threads; on CUDA each has a device, from `context.device`
+    on.
 
     Args: make: (job, device) -> training, the same wherever it is called; a function at the top of
-        a module that can be imported. job: what it is made of, as text. context: its folder is where
-        the run is kept; the team is made here.
+        a module that can be imported. job: what it is made of, as text. context: its folder is
+        where the run is kept; the team is made here.
     Raises: what `fit` raises in one of them. ResourceError: a process died, or there are not as
         many devices. RuntimeError: a process failed by a bug; it holds that process's traceback.
     """

@@ -82,10 +82,10 @@ def fit_stack(
     weights, draws), but for rounding: where a member diverges its error takes its place, the others
     go on. The module of a member that diverged must not be used.
 
-    Args: context: `report` is told of the steps of a group; it may end the whole stack by raising. A
-        stack is not kept in a folder.
-    Raises: DataError: a member has no examples. ValueError: a folder in `context`; members that share
-        a module or a generator; a mask that fits no parameter.
+    Args: context: `report` is told of the steps of a group; it may end the whole stack by raising.
+        A stack is not kept in a folder.
+    Raises: DataError: a member has no examples. ValueError: a folder in `context`; members that
+        share a module or a generator; a mask that fits no parameter.
     """
     _check(members, context)
     outcomes: dict[int, Fitted | OutcomeError] = {}

@@ -60,9 +60,16 @@ def check_budgets(chosen: Sequence[AttackPoint]) -> tuple[BudgetCheck, ...]:
     for (start, attacker, samples, factor), both in sorted(pairs.items()):
         reached, with_more = (mean(side) for side in zip(*both, strict=True))
         found.append(
-            BudgetCheck(start=start, attacker=attacker, samples=samples, factor=factor, reached=reached, with_more=with_more,
-                        share=reached / with_more if with_more else 1.0)
-        )  # fmt: skip
+            BudgetCheck(
+                start=start,
+                attacker=attacker,
+                samples=samples,
+                factor=factor,
+                reached=reached,
+                with_more=with_more,
+                share=reached / with_more if with_more else 1.0,
+            )
+        )
     return tuple(found)
 
 

@@ -107,7 +107,10 @@ def _wrong_grid(audit: TransferAudit) -> Iterator[str]:
         images and images * audit.classes != count for images, count in grid
     )
     if uneven or len(set(audit.seeds)) != len(audit.seeds) or not rises(grid):
-        yield f"the audit's own grid is malformed: {list(audit.grid)}, {list(audit.samples)}, seeds {list(audit.seeds)}"
+        yield (
+            f"the audit's own grid is malformed: {list(audit.grid)}, {list(audit.samples)}, "
+            f"seeds {list(audit.seeds)}"
+        )
         return
     wanted = {(images, samples, seed) for images, samples in grid for seed in audit.seeds}
     places: dict[str, set[tuple[int, int, int]]] = defaultdict(set)
@@ -154,7 +157,10 @@ def _beyond(audit: TransferAudit) -> Iterator[str]:
     for name, figure, most in figures:
         values = () if figure is None or figure.mean is None else (figure.mean, *figure.per_seed)
         if any(abs(value) > most + TOLERANCE for value in values):
-            yield f"{name}: {max(values, key=abs):.6g} is beyond {most:.6g}, the most that this grid allows"
+            yield (
+                f"{name}: {max(values, key=abs):.6g} is beyond {most:.6g}, the most that this "
+                "grid allows"
+            )
 
 
 def _places(points: Sequence[AttackPoint]) -> Mapping[_Place, tuple[AttackPoint, ...]]:
@@ -199,7 +205,10 @@ def _unequal_settings(audit: TransferAudit) -> Iterator[str]:
             }
     for (attacker, empty), starts in sorted(by_attacker.items()):
         if len({frozenset(names) for names in starts.values()}) > 1:
-            yield f"{attacker} tries other settings on some starts than on others: {', '.join(sorted(starts))}"
+            yield (
+                f"{attacker} tries other settings on some starts than on others: "
+                f"{', '.join(sorted(starts))}"
+            )
         spared = sorted(
             {
                 start
@@ -249,7 +258,10 @@ def _unequal_budgets(audit: TransferAudit) -> Iterator[str]:
     for (start, samples, seed), steps_of_all in sorted(empty.items()):
         wanted, attacker = most.get((samples, seed), (0, ""))
         if steps_of_all < wanted:
-            yield f"{start} at {samples} images: starting over got {steps_of_all} steps, fewer than the {wanted} of {attacker}"
+            yield (
+                f"{start} at {samples} images: starting over got {steps_of_all} steps, fewer "
+                f"than the {wanted} of {attacker}"
+            )
 
 
 def _unequal_checks(audit: TransferAudit) -> Iterator[str]:

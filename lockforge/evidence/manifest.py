@@ -170,7 +170,9 @@ def differences(wanted: Mapping[str, str], found: Mapping[str, FileRef]) -> tupl
 
 
 def check_manifest(manifest: Manifest, found: Mapping[str, FileRef]) -> tuple[str, ...]:
-    """What differs between a manifest and the files of its folder; nothing when all is as written."""
+    """What differs between a manifest and the files of its folder; nothing when all is as
+    written.
+    """
     content = {name: ref for name, ref in found.items() if name not in {MANIFEST, SIGNATURE}}
     lines = differences({name: ref.sha256 for name, ref in manifest.files.items()}, content)
     same = {

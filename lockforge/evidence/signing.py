@@ -199,7 +199,9 @@ def public_pem(key: PublicKey) -> str:
 
 
 def fingerprint(key: PublicKey) -> str:
-    """SHA-256 of the key's DER (SubjectPublicKeyInfo), in hex: what two people read to each other."""
+    """SHA-256 of the key's DER (SubjectPublicKeyInfo), in hex: what two people read to each
+    other.
+    """
     return hashlib.sha256(
         key.public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -344,7 +346,9 @@ class Signer:
         return fingerprint(self.key)
 
     def __str__(self) -> str:
-        """The name that was checked, and the key; of a keyless signature what its certificate says."""
+        """The name that was checked, and the key; of a keyless signature what its certificate
+        says.
+        """
         if self.keyless:
             return (
                 f"{self.name}, keyless"

@@ -7,9 +7,21 @@ from collections.abc import Mapping
 from lockforge.records import TransferAudit
 
 _STRONG = (
-    "linear-probe", "head-then-all", "full", "last-block", "low-rank", "regrow", "shrink-perturb", "sharpness", "cell-surgery",
-    "source-repair", "distill", "shot", "nrc", "disguise",
-)  # fmt: skip
+    "linear-probe",
+    "head-then-all",
+    "full",
+    "last-block",
+    "low-rank",
+    "regrow",
+    "shrink-perturb",
+    "sharpness",
+    "cell-surgery",
+    "source-repair",
+    "distill",
+    "shot",
+    "nrc",
+    "disguise",
+)
 ATTACKERS: Mapping[str, tuple[str, ...]] = {
     "quick": ("linear-probe", "fine-tune"),
     "paper": ("frozen-mask",),

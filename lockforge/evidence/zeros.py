@@ -45,7 +45,10 @@ def _of_subjects(report: Report) -> Iterator[str]:
         (one.architecture, one.weights) for one in (report.subjects.release, report.subjects.twin)
     )
     if "release" in report.pruned and report.pruned["release"].sparsity > 0 and release == twin:
-        yield "pruned.release: the release is said to be pruned, and to be its own twin, which was not"
+        yield (
+            "pruned.release: the release is said to be pruned, and to be its own twin, which was "
+            "not"
+        )
 
 
 def _of_one(start: str, pruning: Pruning) -> Iterator[str]:
@@ -86,4 +89,7 @@ def _zero_faults(pruning: Pruning, tensors: "Mapping[str, Array]") -> Iterator[s
         tensor = tensors[layer.name]
         zeros = tensor.size - int(np.count_nonzero(tensor))
         if (tensor.size, zeros) != (layer.weights, layer.zeros):
-            yield f"{layer.name} has {zeros} zeros among {tensor.size} weights, the report says {layer.zeros} among {layer.weights}"
+            yield (
+                f"{layer.name} has {zeros} zeros among {tensor.size} weights, the report says "
+                f"{layer.zeros} among {layer.weights}"
+            )

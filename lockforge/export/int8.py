@@ -65,9 +65,14 @@ def to_int8(data: bytes, train: Pool, seed: int) -> bytes:
     with tempfile.TemporaryDirectory(prefix="lockforge-int8-") as folder, quiet():
         out = Path(folder) / INT8
         quantize_static(
-            onnx.load_model_from_string(data), str(out), Calibration(), quant_format=QuantFormat.QDQ, per_channel=True,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-        )  # fmt: skip
+            onnx.load_model_from_string(data),
+            str(out),
+            Calibration(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
         return cleaned(out.read_bytes())
 
 

@@ -31,8 +31,11 @@ KINDS: Mapping[str, str] = {
     "model.sig": "application/vnd.dev.sigstore.bundle.v0.3+json",
 }
 SUFFIXES: Mapping[str, str] = {
-    ".json": "application/json", ".yaml": "application/yaml", ".html": "text/html", ".md": "text/markdown"
-}  # fmt: skip
+    ".json": "application/json",
+    ".yaml": "application/yaml",
+    ".html": "text/html",
+    ".md": "text/markdown",
+}
 OTHER = "application/octet-stream"
 
 

@@ -74,7 +74,9 @@ def cleaned(data: bytes) -> bytes:
 
 
 def facts_of(data: bytes) -> dict[str, str]:
-    """What a runtime has to know to run an ONNX file: operator set and intermediate representation."""
+    """What a runtime has to know to run an ONNX file: operator set and intermediate
+    representation.
+    """
     model = onnx.load_model_from_string(data)
     opset = next((one.version for one in model.opset_import if one.domain in {"", "ai.onnx"}), 0)
     return {"ONNX opset": str(opset), "ONNX IR version": str(model.ir_version)}

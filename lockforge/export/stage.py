@@ -1,4 +1,6 @@
-"""Export: all files of a release from what was found, then the folder itself, whole or not at all."""
+"""Export: all files of a release from what was found, then the folder itself, whole or not at
+all.
+"""
 
 import json
 from collections.abc import Callable

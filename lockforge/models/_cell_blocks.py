@@ -28,7 +28,9 @@ def every_second(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c i j"]:
 
 
 class ConvBN(nn.Module):
-    """Convolution without bias, then batch norm; `same` padding, the input has been through a ReLU."""
+    """Convolution without bias, then batch norm; `same` padding, the input has been through a
+    ReLU.
+    """
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int) -> None:
         super().__init__()

@@ -25,9 +25,17 @@ PAIRED = (
 )  # trained against a second one: what they end in is a projection
 PREFIXES = ("", *PAIRED, "encoder.", "backbone.", "model.")
 LEFT_OUT = (
-    "encoder_k.", "momentum_encoder.", "target_encoder.", "queue", "projector.", "projection.", "projection_head.", "predictor.",
-    "prototypes.", "contrastive_head.",
-)  # fmt: skip
+    "encoder_k.",
+    "momentum_encoder.",
+    "target_encoder.",
+    "queue",
+    "projector.",
+    "projection.",
+    "projection_head.",
+    "predictor.",
+    "prototypes.",
+    "contrastive_head.",
+)
 HEADS = ("fc.", "linear.", "classifier.", "head.")
 
 

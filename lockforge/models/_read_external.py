@@ -273,9 +273,16 @@ def _trained(
 def _of_weights(made: nn.Module, head: str) -> Iterator[str]:
     last = dict(made.named_modules()).get(head)
     if not head or not isinstance(last, nn.Linear):
-        yield f"{head or 'the network itself'}: {type(last).__name__}, where the head must be a linear layer of the network"
+        yield (
+            f"{head or 'the network itself'}: {type(last).__name__}, where the head must be a "
+            "linear layer of the network"
+        )
     elif last.bias is None or last.out_features < 2:
-        yield f"{head}: {last.out_features} class(es){'' if last.bias is not None else ' and no bias'}; a head has two or more and a bias"
+        yield (
+            f"{head}: {last.out_features} "
+            f"class(es){'' if last.bias is not None else ' and no bias'}; a head has two or more "
+            "and a bias"
+        )
     parameters = [parameter for _, parameter in made.named_parameters(remove_duplicate=False)]
     if len(set(map(id, parameters))) < len(parameters):
         yield "one parameter is in two places"
@@ -301,4 +308,7 @@ def _undrawable(made: nn.Module) -> Iterator[str]:
             and not isinstance(part, _DRAWN)
             and not callable(getattr(part, "reset_parameters", None))
         ):
-            yield f"{name or 'the network'} ({type(part).__name__}) has weights of its own and no reset_parameters() to draw them anew"
+            yield (
+                f"{name or 'the network'} ({type(part).__name__}) has weights of its own and no "
+                "reset_parameters() to draw them anew"
+            )

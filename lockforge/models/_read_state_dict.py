@@ -84,7 +84,8 @@ def network_of(
     if head is None or first is None or missing or len(head) < 2:
         faults = missing or [
             (
-                f"{found.head}.weight: {0 if head is None else len(head)} class, where a classifier "
+                f"{found.head}.weight: {0 if head is None else len(head)} class, where a "
+                "classifier "
                 "has two or more"
             )
         ]

@@ -44,7 +44,9 @@ class Packed(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Bytes of the same tensors as a safetensors file: zeros written out, and in the compact form."""
+    """Bytes of the same tensors as a safetensors file: zeros written out, and in the compact
+    form.
+    """
 
     dense: int
     sparse: int

@@ -159,9 +159,21 @@ class DryRun(Runs):
         state: State = "to do" if not begun else "under way" if _in_use(folder) else "interrupted"
         reckonings = search.reckonings(inputs[1], inputs[4]) if name == "search_cell" else 0
         return Question(
-            WORDS[name], self._about(name, inputs), state, key, 0.0, effort, left, items, left_items, share, key is None, held,
-            _network_of(name, inputs), reckonings,
-        )  # fmt: skip
+            WORDS[name],
+            self._about(name, inputs),
+            state,
+            key,
+            0.0,
+            effort,
+            left,
+            items,
+            left_items,
+            share,
+            key is None,
+            held,
+            _network_of(name, inputs),
+            reckonings,
+        )
 
     def _about(self, name: str, inputs: tuple[Any, ...]) -> str:
         """In a few words, what it is about."""
@@ -236,9 +248,15 @@ class DryRun(Runs):
                     for cell in {STAND_IN, OTHER}
                 )
                 return SearchResult(
-                    scheme="S", chosen=chosen, reference=reference, candidates=candidates, questions=0, predictor=ref.sha256,
-                    source_cosines=(), used=(),
-                )  # fmt: skip
+                    scheme="S",
+                    chosen=chosen,
+                    reference=reference,
+                    candidates=candidates,
+                    questions=0,
+                    predictor=ref.sha256,
+                    source_cosines=(),
+                    used=(),
+                )
             case "train_cell":
                 return _checkpoint(inputs[0], inputs[1], ref, "train_cell/1")
             case "adopt_model" | "adopt_encoder":
@@ -352,9 +370,16 @@ def _checkpoint(
     architecture: AnyArchitecture, source: ImageSet, weights: FileRef, made_by: str
 ) -> Checkpoint:
     return Checkpoint(
-        architecture=architecture, weights=weights, trained_on=source.digest, made_by=made_by, val_accuracy=0, test_accuracy=0,
-        test_samples=0, confusion=(), history=(),
-    )  # fmt: skip
+        architecture=architecture,
+        weights=weights,
+        trained_on=source.digest,
+        made_by=made_by,
+        val_accuracy=0,
+        test_accuracy=0,
+        test_samples=0,
+        confusion=(),
+        history=(),
+    )
 
 
 def _sets(roles: Roles) -> tuple[ImageSet, ...]:

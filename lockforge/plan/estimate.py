@@ -31,7 +31,9 @@ _LOOK = 512  # images of an evaluation, as floats
 
 @dataclass(frozen=True)
 class Line:
-    """A question, and its seconds: of what is left of it, and of all of it had it not been begun."""
+    """A question, and its seconds: of what is left of it, and of all of it had it not been
+    begun.
+    """
 
     question: Question
     left: float

@@ -90,7 +90,9 @@ class Speeds(Record):
         )
 
     def with_cells(self, by: float) -> "Speeds":
-        """Of cells that take so many times as long to train one by one, steps and examples alike."""
+        """Of cells that take so many times as long to train one by one, steps and examples
+        alike.
+        """
         grown = {
             name: steps.model_copy(update={"step": by * steps.step, "example": by * steps.example})
             for name, steps in (("alone", self.alone), ("side", self.side))

@@ -80,7 +80,9 @@ class ClassMeans:
 
 
 def fisher_ratio(between: Float[Tensor, ""], within: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """The ratio tr S_b / tr S_w. It falls when classes meet, but also when they spread: log both."""
+    """The ratio tr S_b / tr S_w. It falls when classes meet, but also when they spread: log
+    both.
+    """
     return between / (within + EPSILON)
 
 

@@ -167,7 +167,9 @@ def field(box: tuple[int, int], curves: Sequence[LearningCurve]) -> Field:
 
 
 def transfer_chart(audit: TransferAudit) -> Chart:
-    """Accuracy over images, a line for each envelope: what the thief gets who may use these starts."""
+    """Accuracy over images, a line for each envelope: what the thief gets who may use these
+    starts.
+    """
     curves = {
         envelope.name: envelope.curve
         for envelope in audit.measures.envelopes
@@ -249,8 +251,11 @@ def pair_chart(pair: Sequence[TransferAudit]) -> Chart:
         {envelope.name: envelope.curve for envelope in audit.measures.envelopes} for audit in pair
     ]
     place = field(WIDE, [one[name] for one in curves for name in wanted])
-    named = [(f"{letter}: {name}", f"c{rank}{dash}", one[name], not dash)
-             for rank, (letter, one) in enumerate(zip("AB", curves, strict=True), 1) for name, dash in wanted.items()]  # fmt: skip
+    named = [
+        (f"{letter}: {name}", f"c{rank}{dash}", one[name], not dash)
+        for rank, (letter, one) in enumerate(zip("AB", curves, strict=True), 1)
+        for name, dash in wanted.items()
+    ]
     text = "; ".join(f"{name} {ends(curve)}" for name, _, curve, _ in named)
     lines = tuple(place.line(name, style, curve, band=band) for name, style, curve, band in named)
     return Chart(

@@ -110,8 +110,12 @@ def _linear_scale(values: Sequence[float]) -> tuple[Scale, Ticks]:
     """
     low, high = min(0.0, *values), max(0.0, *values) or 1.0
     exponent = math.floor(math.log10(high - low)) - 1
-    step = next(mantissa * 10.0**power for power in (exponent, exponent + 1) for mantissa in (1, 2, 5) if
-                (high - low) / (mantissa * 10.0**power) <= 5)  # fmt: skip
+    step = next(
+        mantissa * 10.0**power
+        for power in (exponent, exponent + 1)
+        for mantissa in (1, 2, 5)
+        if (high - low) / (mantissa * 10.0**power) <= 5
+    )
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     y = _down(first * step, last * step)
     return y, tuple((y(at * step), f"{at * step:.6g}") for at in range(first, last + 1))

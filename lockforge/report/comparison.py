@@ -217,7 +217,10 @@ def _refusals(pair: Pair, reports: tuple[Report, Report]) -> Iterator[str]:
     if a.target != b.target:
         yield f"the target's images differ ({a.target[:12]}, {b.target[:12]})"
     if (a.suite, a.suite_version) != (b.suite, b.suite_version):
-        yield f"the suites differ ({a.suite} version {a.suite_version}, {b.suite} version {b.suite_version})"
+        yield (
+            f"the suites differ ({a.suite} version {a.suite_version}, {b.suite} version "
+            f"{b.suite_version})"
+        )
     for word, one, other in (
         ("grids, images a class", a.grid, b.grid),
         ("grids, images", a.samples, b.samples),

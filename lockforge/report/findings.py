@@ -74,9 +74,16 @@ def attacker_rows(audit: TransferAudit) -> dict[str, tuple[AttackerRow, ...]]:
         )
         curve = _curve(audit, places)
         row = AttackerRow(
-            start=start, attacker=attacker, setting=setting, times=times, places=len(places), settings=len(tried[start, attacker]),
-            last=t_interval(curve.accuracy[-1]), over=over.get((start, attacker)), curve=curve,
-        )  # fmt: skip
+            start=start,
+            attacker=attacker,
+            setting=setting,
+            times=times,
+            places=len(places),
+            settings=len(tried[start, attacker]),
+            last=t_interval(curve.accuracy[-1]),
+            over=over.get((start, attacker)),
+            curve=curve,
+        )
         found[start].append(row)
     return {start: tuple(sorted(rows, key=_strength)) for start, rows in found.items()}
 

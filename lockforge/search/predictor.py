@@ -273,7 +273,9 @@ def standardise(tasks: Float[np.ndarray, "t d"]) -> tuple[Float[Tensor, " d"], F
 def save_predictor(
     network: PairNetwork, tasks: Float[np.ndarray, "t d"], card: Mapping[str, Any]
 ) -> bytes:
-    """One file: weights, tasks and card. The card needs `space`, `probe`, `definition` and `form`."""
+    """One file: weights, tasks and card. The card needs `space`, `probe`, `definition` and
+    `form`.
+    """
     from safetensors.torch import save
 
     centre, spread = standardise(tasks)

@@ -18,7 +18,9 @@ from lockforge.search.predictor import Predictor
 
 @dataclass(frozen=True)
 class Ranking:
-    """`ranks[i]` of cell i (0 = best), the wins they follow from, and how many questions that took."""
+    """`ranks[i]` of cell i (0 = best), the wins they follow from, and how many questions that
+    took.
+    """
 
     ranks: Int64[np.ndarray, " k"]
     wins: Int64[np.ndarray, " k"]

@@ -225,7 +225,8 @@ def _knew(
         if differing is None
         else (
             (
-                f"of which the predictor answers {differing:.1%} of the pairs otherwise than for the "
+                f"of which the predictor answers {differing:.1%} of the pairs otherwise than for "
+                "the "
                 "source"
             ),
         )

@@ -1,4 +1,6 @@
-"""What a training, or the measuring of a network that came trained, will ask for, before it does."""
+"""What a training, or the measuring of a network that came trained, will ask for, before it
+does.
+"""
 
 from dataclasses import replace
 

@@ -110,8 +110,11 @@ def test_attackers_that_need_weights_are_skipped_from_every_start(
         "fine-tune: it needs the weights, and of a black box only the answers are known",
     )
     assert {(p.start, p.attacker) for p in audit.points} == {
-        ("release", "linear-probe"), ("reference", "linear-probe"), ("dummy", "linear-probe"), ("scratch_release", "from-scratch"),
-    }  # fmt: skip
+        ("release", "linear-probe"),
+        ("reference", "linear-probe"),
+        ("dummy", "linear-probe"),
+        ("scratch_release", "from-scratch"),
+    }
     assert audit.same_as == {"twin": "release", "scratch_reference": "scratch_release"}
     assert (*faults_of(audit), *start_faults(audit, subjects)) == ()
     assert "protects" not in audit.verdict.word

@@ -113,7 +113,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, int, int]]:
 def test_the_items_are_those_of_the_audit_in_its_order(
     suite: str, subjects: Subjects, source: ImageSet, target: ImageSet, work: Work
 ) -> None:
-    """Starts that are one network, attackers that do not fit and checks with more budget included."""
+    """Starts that are one network, attackers that do not fit and checks with more budget
+    included.
+    """
     recipe = AuditRecipe(suite=suite, images_per_class=(1, 2, 0), **SHORT)
     context = set_scene(subjects, source, target, recipe, work=work)
     counted = workload_of(subjects, source, target, recipe, work.files)

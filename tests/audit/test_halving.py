@@ -50,7 +50,9 @@ def halve(accuracy: Mapping[str, Mapping[int, float]]) -> tuple[Runs, Sequence[A
 
 
 def test_the_best_quarter_gets_the_whole_budget() -> None:
-    """Of five settings two, by validation, in their own order; the others keep what a quarter gave."""
+    """Of five settings two, by validation, in their own order; the others keep what a quarter
+    gave.
+    """
     runs, attempts = halve(
         {
             letter: {10: val, 40: 0.9}

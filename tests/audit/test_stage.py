@@ -64,7 +64,9 @@ def test_every_start_gets_the_same_grid_budget_and_number_of_settings(audited: A
 
 
 def test_one_setting_of_each_attack_is_tested(audited: Audited) -> None:
-    """Once for each start, attacker, grid point and seed, and it is one that validation likes best."""
+    """Once for each start, attacker, grid point and seed, and it is one that validation likes
+    best.
+    """
     audit, _ = audited
     groups: dict[tuple[object, ...], list[tuple[float, bool]]] = {}
     for p in audit.points:
@@ -77,7 +79,9 @@ def test_one_setting_of_each_attack_is_tested(audited: Audited) -> None:
 
 
 def test_the_audit_says_what_it_was_about(audited: Audited, target: ImageSet) -> None:
-    """Target, classes, grid and sizes: 120 images are the thief's, 24 of them for his validation."""
+    """Target, classes, grid and sizes: 120 images are the thief's, 24 of them for his
+    validation.
+    """
     audit, _ = audited
     assert (audit.target, audit.classes, audit.suite) == (target.digest, 4, "quick")
     assert (audit.grid, audit.samples, audit.dropped) == ((2, 0), (8, 96), ())

@@ -118,8 +118,13 @@ def test_a_class_without_images_is_an_error_that_names_it(labelled: Labelled) ->
 
 def test_merged_splits_are_normalised_like_the_source(labelled: Labelled) -> None:
     """The release's preprocessing comes with the release."""
-    like = Pool(images=torch.zeros(1, 1, 6, 6, dtype=torch.uint8), labels=torch.zeros(1, dtype=torch.int64), mean=torch.tensor([0.25]),
-                std=torch.tensor([0.5]), classes=9)  # fmt: skip
+    like = Pool(
+        images=torch.zeros(1, 1, 6, 6, dtype=torch.uint8),
+        labels=torch.zeros(1, dtype=torch.int64),
+        mean=torch.tensor([0.25]),
+        std=torch.tensor([0.5]),
+        classes=9,
+    )
     merged = merge([labelled([2, 1]), labelled([1, 1])], like)
     assert merged.labels.tolist() == [0, 0, 1, 0, 1]
     assert merged.classes == 2

@@ -33,7 +33,9 @@ def network() -> CellNetwork:
 
 
 def test_settings_share_what_they_can(data: AttackerData) -> None:
-    """Two rates share a network, two batch norms an alteration, and another alteration draws anew."""
+    """Two rates share a network, two batch norms an alteration, and another alteration draws
+    anew.
+    """
 
     def shake(given: CellNetwork, also: Mapping[str, Any], generator: torch.Generator) -> None:
         given.head.weight.add_(

@@ -31,7 +31,9 @@ def table(rng: np.random.Generator) -> Table:
 
 @pytest.fixture(scope="session")
 def known() -> Known:
-    """The packaged predictor, and three of its own training tasks as the embeddings of a, b and c."""
+    """The packaged predictor, and three of its own training tasks as the embeddings of a, b and
+    c.
+    """
     predictor = load_predictor("transnas101")
     return Known(
         predictor, {name: predictor.tasks[at] for name, at in (("a", 0), ("b", 7), ("c", 14))}

@@ -105,7 +105,9 @@ def test_the_oracle_reads_answers_and_says_so(row: str, table: Table, known: Kno
 def test_the_recipe_takes_the_fittest_remembered_cell(
     table: Table, known: Known, histories: list[Sequence[Cell]]
 ) -> None:
-    """Target rank less twice source rank, judged anew over the history of the very same evolution."""
+    """Target rank less twice source rank, judged anew over the history of the very same
+    evolution.
+    """
     source, target = known.vectors["a"][None], known.vectors["b"][None]
     line = lines(table, "paper TK", known, seeds=1)[0]
     on_source, on_target = (

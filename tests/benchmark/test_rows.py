@@ -1,4 +1,6 @@
-"""The rows on a made-up table: what is good on each task is known, so is what a search should find."""
+"""The rows on a made-up table: what is good on each task is known, so is what a search should
+find.
+"""
 
 import numpy as np
 import pytest
@@ -40,7 +42,9 @@ def test_knowing_the_other_task_lowers_it(table: Table) -> None:
 
 
 def test_a_prior_leaves_source_and_target_out(table: Table) -> None:
-    """Spoiling the target's column changes nothing of the choice; spoiling the third task's does."""
+    """Spoiling the target's column changes nothing of the choice; spoiling the third task's
+    does.
+    """
     chosen = [line.chosen for line, _ in run_rows(table, ("TU table",), PLAN, 0, sources=("a",))]
     spoilt = Table(table.space, table.cells, table.final | {"b": -table.final["b"]}, {})
     again = [line.chosen for line, _ in run_rows(spoilt, ("TU table",), PLAN, 0, sources=("a",))]

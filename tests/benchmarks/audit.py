@@ -243,9 +243,16 @@ def checkpoint(network: CellNetwork, source: ImageSet, work: Work) -> Checkpoint
     logits, labels = logits_of(network, load_pool(source, "test", work.files), device=work.device)
     right = accuracy(logits, labels)
     return Checkpoint(
-        architecture=network.architecture, weights=work.files.put_tensors(state(network)), trained_on=source.digest, made_by="a benchmark",
-        val_accuracy=right, test_accuracy=right, test_samples=len(labels), confusion=((0,) * 10,) * 10, history=(),
-    )  # fmt: skip
+        architecture=network.architecture,
+        weights=work.files.put_tensors(state(network)),
+        trained_on=source.digest,
+        made_by="a benchmark",
+        val_accuracy=right,
+        test_accuracy=right,
+        test_samples=len(labels),
+        confusion=((0,) * 10,) * 10,
+        history=(),
+    )
 
 
 def means(points: list[AttackPoint]) -> dict[str, dict[str, float]]:

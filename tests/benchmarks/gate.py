@@ -52,16 +52,25 @@ def typical() -> TransferAudit:
     """
     points = [
         AttackPoint(
-            start=start, attacker=attacker, setting=f"s{setting}", images_per_class=per_class, samples=2 * per_class, seed=seed, steps=10,
-            flops=1e9, val_accuracy=(right - setting) / IMAGES, test_accuracy=right / IMAGES,
+            start=start,
+            attacker=attacker,
+            setting=f"s{setting}",
+            images_per_class=per_class,
+            samples=2 * per_class,
+            seed=seed,
+            steps=10,
+            flops=1e9,
+            val_accuracy=(right - setting) / IMAGES,
+            test_accuracy=right / IMAGES,
         )
-        for start in STARTS if start in LEVELS
+        for start in STARTS
+        if start in LEVELS
         for attacker in (("from-scratch",) if start in SCRATCH else ATTACKERS["standard"])
         for setting in range(SETTINGS)
         for per_class in GRID
         for seed in range(3)
         for right in [LEVELS[start] - 10 + seed + round(4 * math.log(per_class))]
-    ]  # fmt: skip
+    ]
     chosen = set(choose(points))
     kept = tuple(
         point if point in chosen else point.model_copy(update={"test_accuracy": None})
@@ -69,10 +78,20 @@ def typical() -> TransferAudit:
     )
     found = measure(kept, {"twin": "release"}, test_samples=IMAGES)
     return TransferAudit(
-        target=images(2).digest, suite="standard", suite_version=2, classes=2, grid=GRID, samples=tuple(2 * some for some in GRID),
-        seeds=(0, 1, 2), validation_samples=IMAGES, test_samples=IMAGES, same_as={"twin": "release"}, points=kept, measures=found,
+        target=images(2).digest,
+        suite="standard",
+        suite_version=2,
+        classes=2,
+        grid=GRID,
+        samples=tuple(2 * some for some in GRID),
+        seeds=(0, 1, 2),
+        validation_samples=IMAGES,
+        test_samples=IMAGES,
+        same_as={"twin": "release"},
+        points=kept,
+        measures=found,
         verdict=verdict(found, "standard"),
-    )  # fmt: skip
+    )
 
 
 def ends_well(*words: str, code: int = 0) -> None:

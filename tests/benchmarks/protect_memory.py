@@ -25,10 +25,16 @@ from tests.benchmarks.line import arguments, write_line
 SIDE, CLASSES = 32, 10
 SETS = {"source": (50_000, 10_000), "target": (8_000, 2_000)}  # images to train on and to test
 SHORT = (
-    "search.steps=2", "search.shortlist.cells=1", "search.shortlist.fit.epochs=null", "search.shortlist.fit.steps=5",
-    "train.epochs=null", "train.steps=5", "audit.steps=5", "audit.probe_steps=5", ("audit.images_per_class=[5, "
-                                                                                  "0]"),
-)  # fmt: skip
+    "search.steps=2",
+    "search.shortlist.cells=1",
+    "search.shortlist.fit.epochs=null",
+    "search.shortlist.fit.steps=5",
+    "train.epochs=null",
+    "train.steps=5",
+    "audit.steps=5",
+    "audit.probe_steps=5",
+    ("audit.images_per_class=[5, 0]"),
+)
 LOCK = (
     "prune.method=ntp",
     "prune.rounds=2",

@@ -127,8 +127,13 @@ def snip(network: CellNetwork, x: Tensor, y: Tensor) -> float:
 
 
 ALONE: dict[str, Callable[[CellNetwork, Tensor, Tensor], float]] = {
-    "fisher": fisher, "flops": operations, "grad_norm": grad_norm, "jacov": jacov, "nwot": nwot, "snip": snip,
-}  # fmt: skip
+    "fisher": fisher,
+    "flops": operations,
+    "grad_norm": grad_norm,
+    "jacov": jacov,
+    "nwot": nwot,
+    "snip": snip,
+}
 
 
 def one_after_another(network: CellNetwork, x: Tensor, y: Tensor) -> tuple[dict[str, float], float]:

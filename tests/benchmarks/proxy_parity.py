@@ -38,9 +38,18 @@ from tests.benchmarks.line import FOLDER, add_device
 from tests.conftest import SHARED
 
 WANTED = {
-    "flops": 1.0, "params": 0.999, "zen": 0.97, "nwot": 0.97, "synflow": 0.97, "fisher": 0.93, "snip": 0.93, "grad_norm": 0.93,
-    "l2_norm": 0.90, "jacov": 0.88, "grasp": 0.65,
-}  # fmt: skip
+    "flops": 1.0,
+    "params": 0.999,
+    "zen": 0.97,
+    "nwot": 0.97,
+    "synflow": 0.97,
+    "fisher": 0.93,
+    "snip": 0.93,
+    "grad_norm": 0.93,
+    "l2_norm": 0.90,
+    "jacov": 0.88,
+    "grasp": 0.65,
+}
 FAILED = -1e8
 BATCH = 64
 

@@ -45,9 +45,11 @@ ALPHA, BOUND, LAMBDA = (
 )  # cross-entropy driven up, nats it is driven to, share of scatter between classes driven down
 STEPS, BATCH = 200, 63
 DIVISIONS: dict[str, tuple[tuple[Kind, ...], ...]] = {
-    "restyled": SETS, "restyled-one-set": (KINDS,), "restyled-each": tuple((kind,) for kind in KINDS),
+    "restyled": SETS,
+    "restyled-one-set": (KINDS,),
+    "restyled-each": tuple((kind,) for kind in KINDS),
     **{f"restyled-{kind}": ((kind,),) for kind in KINDS},
-}  # fmt: skip
+}
 REAL = ("mnist", "usps", "mnistm")
 STAND_INS = ("reference", "empty", "source", *REAL, *DIVISIONS)
 

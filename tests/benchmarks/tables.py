@@ -75,12 +75,22 @@ def main() -> None:
     )
     rows = [
         {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
-        | {"source_percentiles": [round(v, 2) for line, _ in found if line.row == row["row"] and row["source"] in {line.source, "all"}
-                                  for v in line.source_percentile],
-           "target_percentiles": [round(v, 2) for line, _ in found if line.row == row["row"] and row["source"] in {line.source, "all"}
-                                  for v in line.target_percentile]}
+        | {
+            "source_percentiles": [
+                round(v, 2)
+                for line, _ in found
+                if line.row == row["row"] and row["source"] in {line.source, "all"}
+                for v in line.source_percentile
+            ],
+            "target_percentiles": [
+                round(v, 2)
+                for line, _ in found
+                if line.row == row["row"] and row["source"] in {line.source, "all"}
+                for v in line.target_percentile
+            ],
+        }
         for row in summary(found, 0)
-    ]  # fmt: skip
+    ]
     line = {
         "bench": "tables",
         "date": datetime.now(UTC).date().isoformat(),

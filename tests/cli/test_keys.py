@@ -102,14 +102,14 @@ def test_a_layout_and_a_release_do_not_share_a_folder(tmp_path: Path) -> None:
 def test_options_that_exclude_each_other_are_refused(tmp_path: Path) -> None:
     """Said before the work begins: a certificate needs its key, and a release has one signature."""
     wrong: dict[str, dict[str, object]] = {
-        "without --key": {"certificate": tmp_path / "c"}, "exclude each "
-                                                          "other": {"key": tmp_path / "k", "unsigned": True},
-        "--keyless excludes": {"keyless": True, "key": tmp_path / "k"}, "keyless excludes --key "
-                                                                        "and": {"keyless": True, "unsigned": True},
-        "are for --keyless": {"token": tmp_path / "t"}, "and --trust-config are "
-                                                        "for": {"services": "offline"},
+        "without --key": {"certificate": tmp_path / "c"},
+        "exclude each other": {"key": tmp_path / "k", "unsigned": True},
+        "--keyless excludes": {"keyless": True, "key": tmp_path / "k"},
+        "keyless excludes --key and": {"keyless": True, "unsigned": True},
+        "are for --keyless": {"token": tmp_path / "t"},
+        "and --trust-config are for": {"services": "offline"},
         "cannot be made offline": {"keyless": True, "services": "offline"},
-    }  # fmt: skip
+    }
     for said, asked in wrong.items():
         with pytest.raises(RecipeError, match=said):
             # its own fields

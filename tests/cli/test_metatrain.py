@@ -19,7 +19,9 @@ Outputs = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
-    """What the sentences were told; instead of minutes of training they give a file of four bytes."""
+    """What the sentences were told; instead of minutes of training they give a file of four
+    bytes.
+    """
     told: list[tuple[object, ...]] = []
 
     def metatrain(

@@ -100,7 +100,9 @@ def test_a_image_in_two_roles_is_an_error_with_the_counts(
 
 
 def test_dropping_keeps_the_target_whole(three: Callable[..., list[str]], files: Files) -> None:
-    """The source loses what a target has, the auxiliary set what the source has; the counts say so."""
+    """The source loses what a target has, the auxiliary set what the source has; the counts say
+    so.
+    """
     source, auxiliary, target = three(2, 3)
     roles = read_roles(source, [auxiliary], [target], DROP, files)
     assert roles.dropped == {"source": 2, "auxiliary-1": 3}

@@ -49,7 +49,9 @@ def rows(folder: Path) -> list[tuple[bytes, int]]:
 def test_a_table_is_the_folder_of_its_images(
     folder: Path, tmp_path: Path, rows: list[tuple[bytes, int]]
 ) -> None:
-    """Several row groups, class names from the metadata; pixels, labels and content are the same."""
+    """Several row groups, class names from the metadata; pixels, labels and content are the
+    same.
+    """
     place = table(tmp_path / "set.parquet", rows, FEATURES, row_group_size=3)
     one, other = (
         read_images(str(folder), DataRecipe(size=8)),

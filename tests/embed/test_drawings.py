@@ -34,7 +34,9 @@ def test_the_same_seed_draws_the_same_images_and_nothing_else_is_touched() -> No
 
 
 def spectra(seed: int, part: str) -> Tensor:
-    """Mean log spectrum of the first six texture classes, centred over classes: (6, frequencies)."""
+    """Mean log spectrum of the first six texture classes, centred over classes: (6,
+    frequencies).
+    """
     labels = torch.arange(6).repeat_interleave(100)
     images = draw_family("textures", labels, seed, torch_generator(9, part)).float().mean(1)
     table = (

@@ -329,7 +329,9 @@ def test_no_examples_are_a_data_error(
 def test_the_global_random_state_is_neither_read_nor_moved(
     make_net: MakeNet, train: TensorFeed
 ) -> None:
-    """The same generator gives the same bits whatever the global state is, and leaves it as it was."""
+    """The same generator gives the same bits whatever the global state is, and leaves it as it
+    was.
+    """
     results = []
     for seed in (1, 2):
         with torch.random.fork_rng():

@@ -7,7 +7,9 @@ from lockforge.recipe import FitRecipe
 
 
 def test_a_cosine_starts_at_the_rate_passes_half_of_it_in_the_middle_and_ends_near_zero() -> None:
-    """Closed form: 1, 1/2 and (1 + cos(99 pi / 100)) / 2 of the rate at steps 0, 50 and 99 of 100."""
+    """Closed form: 1, 1/2 and (1 + cos(99 pi / 100)) / 2 of the rate at steps 0, 50 and 99 of
+    100.
+    """
     recipe = FitRecipe(steps=100, learning_rate=0.2)
     assert [learning_rate(step, 100, recipe) for step in (0, 50, 99)] == pytest.approx(
         [0.2, 0.1, 0.2 * 0.000246720], rel=1e-4

@@ -274,7 +274,9 @@ def test_members_that_diverge_disturb_nobody(value: float) -> None:
 
 
 def test_weights_that_burst_in_the_last_step_are_not_handed_back() -> None:
-    """With an enormous rate the only loss is finite and the weights are not; the neighbour is well."""
+    """With an enormous rate the only loss is finite and the weights are not; the neighbour is
+    well.
+    """
     recipe = SGD.model_copy(update={"steps": 1, "warmup": 0.0})
     burst = recipe.model_copy(update={"learning_rate": 1e300, "weight_decay": 1e300})
     good, bad = fit_stack([member(0, recipe), member(1, burst)])
@@ -357,7 +359,9 @@ def test_only_like_goes_with_like() -> None:
 
 
 def test_a_stack_is_no_larger_than_the_caches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Members of one kind are shared out evenly: seven in stacks of at most three are 3, 3 and 1."""
+    """Members of one kind are shared out evenly: seven in stacks of at most three are 3, 3 and
+    1.
+    """
     largest = 4 * 36 * SGD.batch_size  # of one member: four channels of 6 x 6 pixels
     monkeypatch.setattr("lockforge.engine.stack.MOST_CPU", 3 * largest)
     assert [len(group) for group in groups_of([member(i) for i in range(7)])] == [3, 3, 1]

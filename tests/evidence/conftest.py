@@ -21,8 +21,14 @@ RATES: tuple[str, ...] = ("rate=0.01", "rate=0.1")
 Truth = Mapping[Start, Sequence[float]]
 Simulate = Callable[..., tuple[AttackPoint, ...]]
 
-FLAT: Truth = {"release": (0.6,) * 3, "reference": (0.8,) * 3, "twin": (0.7,) * 3, "scratch_release": (0.4,) * 3,
-               "scratch_reference": (0.4,) * 3, "dummy": (0.4,) * 3}  # fmt: skip
+FLAT: Truth = {
+    "release": (0.6,) * 3,
+    "reference": (0.8,) * 3,
+    "twin": (0.7,) * 3,
+    "scratch_release": (0.4,) * 3,
+    "scratch_reference": (0.4,) * 3,
+    "dummy": (0.4,) * 3,
+}
 
 
 def simulate_points(
@@ -45,11 +51,25 @@ def simulate_points(
         return float(np.clip(accuracy + rng.normal(0, noise), 0, 1)) if noise else accuracy
 
     points = [
-        AttackPoint(start=start, attacker=attacker, setting=setting, images_per_class=images, samples=samples, seed=seed, budget=budget,
-                    steps=100 * budget, flops=1e9 * budget, val_accuracy=seen(curve[i]), test_accuracy=seen(curve[i]))
-        for start, curve in truth.items() for attacker in attackers for setting in rates
-        for i, (images, samples) in enumerate(GRID) for seed in range(seeds)
-    ]  # fmt: skip
+        AttackPoint(
+            start=start,
+            attacker=attacker,
+            setting=setting,
+            images_per_class=images,
+            samples=samples,
+            seed=seed,
+            budget=budget,
+            steps=100 * budget,
+            flops=1e9 * budget,
+            val_accuracy=seen(curve[i]),
+            test_accuracy=seen(curve[i]),
+        )
+        for start, curve in truth.items()
+        for attacker in attackers
+        for setting in rates
+        for i, (images, samples) in enumerate(GRID)
+        for seed in range(seeds)
+    ]
     chosen = set(choose(points))
     return tuple(
         point if point in chosen else point.model_copy(update={"test_accuracy": None})
@@ -85,7 +105,16 @@ def audited(rng: np.random.Generator) -> TransferAudit:
     points = simulate_points(FLAT, rng)
     measures = measure(points, test_samples=10)
     return TransferAudit(
-        target="0" * 64, suite="quick", suite_version=1, classes=10, grid=tuple(images for images, _ in GRID),
-        samples=tuple(samples for _, samples in GRID), seeds=(0, 1, 2), validation_samples=10, test_samples=10, points=points,
-        measures=measures, verdict=verdict(measures, "quick"),
-    )  # fmt: skip
+        target="0" * 64,
+        suite="quick",
+        suite_version=1,
+        classes=10,
+        grid=tuple(images for images, _ in GRID),
+        samples=tuple(samples for _, samples in GRID),
+        seeds=(0, 1, 2),
+        validation_samples=10,
+        test_samples=10,
+        points=points,
+        measures=measures,
+        verdict=verdict(measures, "quick"),
+    )

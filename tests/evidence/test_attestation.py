@@ -122,22 +122,48 @@ def edited(data: bytes, key: PrivateKey, edit: Callable[[dict[str, Any]], object
 
 CLAIMS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a better R": (
-        lambda s: s["predicate"]["audits"][0]["removed_vs_reference"].update(mean=0.99), "attestation.audits.0.removed_vs_reference.mean"
+        lambda s: s["predicate"]["audits"][0]["removed_vs_reference"].update(mean=0.99),
+        "attestation.audits.0.removed_vs_reference.mean",
     ),
-    "another curve": (lambda s: s["predicate"]["audits"][1]["curves"][0].update(sha256="0" * 64), "attestation.audits.1.curves.0.sha256"),
-    "a curve less": (lambda s: s["predicate"]["audits"][1]["curves"].pop(), "attestation.audits.1.curves"),
-    "another suite": (lambda s: s["predicate"]["audits"][0].update(suite="full"), "attestation.audits.0.suite"),
-    "a kinder verdict": (lambda s: s["predicate"].update(verdict="all is well"), "attestation.verdict"),
-    "a better source": (lambda s: s["predicate"]["source_accuracy"].update(test=1.0), "attestation.source_accuracy.test"),
+    "another curve": (
+        lambda s: s["predicate"]["audits"][1]["curves"][0].update(sha256="0" * 64),
+        "attestation.audits.1.curves.0.sha256",
+    ),
+    "a curve less": (
+        lambda s: s["predicate"]["audits"][1]["curves"].pop(),
+        "attestation.audits.1.curves",
+    ),
+    "another suite": (
+        lambda s: s["predicate"]["audits"][0].update(suite="full"),
+        "attestation.audits.0.suite",
+    ),
+    "a kinder verdict": (
+        lambda s: s["predicate"].update(verdict="all is well"),
+        "attestation.verdict",
+    ),
+    "a better source": (
+        lambda s: s["predicate"]["source_accuracy"].update(test=1.0),
+        "attestation.source_accuracy.test",
+    ),
     "another recipe": (lambda s: s["predicate"].update(recipe="0" * 64), "attestation.recipe"),
-    "other data": (lambda s: s["predicate"]["roles"][0].update(images="0" * 64), "attestation.roles.0.images"),
-    "pruned": (lambda s: s["predicate"].update(pruning={"method": "ntp", "sparsity": 0.9}), "attestation.pruning"),
-    "another model": (lambda s: s["subject"][1]["digest"].update(sha256="0" * 64), ("about another "
-                                                                                   "model.safetensors")),
+    "other data": (
+        lambda s: s["predicate"]["roles"][0].update(images="0" * 64),
+        "attestation.roles.0.images",
+    ),
+    "pruned": (
+        lambda s: s["predicate"].update(pruning={"method": "ntp", "sparsity": 0.9}),
+        "attestation.pruning",
+    ),
+    "another model": (
+        lambda s: s["subject"][1]["digest"].update(sha256="0" * 64),
+        ("about another model.safetensors"),
+    ),
     "no model": (lambda s: s["subject"].pop(), "model.safetensors is not attested"),
-    "a model more": (lambda s: s["subject"].append({"name": "x", "digest": {"sha256": "0"}}), ("x is attested but "
-                                                                                              "missing")),
-}  # fmt: skip
+    "a model more": (
+        lambda s: s["subject"].append({"name": "x", "digest": {"sha256": "0"}}),
+        ("x is attested but missing"),
+    ),
+}
 
 
 @pytest.mark.parametrize("case", CLAIMS)

@@ -72,18 +72,26 @@ DOUBLED = struct.pack("<Q", 112) + (
     + bytes(8)
 )
 ODD: dict[str, bytes] = {
-    "nothing": b"", "cut short": file_of(SOUND)[:-1], "more behind it": file_of(SOUND) + b"x", "a name twice": DOUBLED,
-    "a gap": file_of({"a": entry(0, 4), "b": entry(4, 8)}, bytes(12)), "an overlap": file_of({"a": entry(0, 4), "b": entry(0, 8)}),
-    "another order": file_of({"b": entry(0, 4), "a": entry(4, 8)}), "metadata behind": file_of(SOUND | {"__metadata__": {}}),
-    "an unknown kind": file_of({"a": entry(0, 8, dtype="F31")}), "a size that does not "
-                                                                 "fit": file_of({"a": entry(0, 8, shape=[3])}),
-    "a side below 0": file_of({"a": entry(0, 8, shape=[-1, -2])}), "spaces": file_of(SOUND, spaces=8),
-    "more in it": file_of({"a": entry(0, 8) | {"more": 1}}), "no table": file_of([]),
-    "no JSON": struct.pack("<Q", 8) + b"{" * 8, "a header of 4 GB": struct.pack("<Q", 1 << 32) + b"{}",
-    "a side that is "
-    "true": file_of({"a": entry(0, 4, shape=[True])}, bytes(4)), "a lone surrogate": file_of({"\ud800": entry(0, 8)}),
+    "nothing": b"",
+    "cut short": file_of(SOUND)[:-1],
+    "more behind it": file_of(SOUND) + b"x",
+    "a name twice": DOUBLED,
+    "a gap": file_of({"a": entry(0, 4), "b": entry(4, 8)}, bytes(12)),
+    "an overlap": file_of({"a": entry(0, 4), "b": entry(0, 8)}),
+    "another order": file_of({"b": entry(0, 4), "a": entry(4, 8)}),
+    "metadata behind": file_of(SOUND | {"__metadata__": {}}),
+    "an unknown kind": file_of({"a": entry(0, 8, dtype="F31")}),
+    "a size that does not fit": file_of({"a": entry(0, 8, shape=[3])}),
+    "a side below 0": file_of({"a": entry(0, 8, shape=[-1, -2])}),
+    "spaces": file_of(SOUND, spaces=8),
+    "more in it": file_of({"a": entry(0, 8) | {"more": 1}}),
+    "no table": file_of([]),
+    "no JSON": struct.pack("<Q", 8) + b"{" * 8,
+    "a header of 4 GB": struct.pack("<Q", 1 << 32) + b"{}",
+    "a side that is true": file_of({"a": entry(0, 4, shape=[True])}, bytes(4)),
+    "a lone surrogate": file_of({"\ud800": entry(0, 8)}),
     "deep": struct.pack("<Q", 80000) + b"[" * 80000,
-}  # fmt: skip
+}
 
 
 def test_the_sound_file_of_the_cases_below_has_a_digest(tmp_path: Path) -> None:

@@ -34,9 +34,16 @@ Issued = tuple[x509.Certificate, PrivateKey]
 
 
 def issue(
-    name: str, issuer: Issued | None = None, *, ca: bool = False, days: tuple[int, int] = (-1, 30), path: int | None = None,
-    signs: bool = True, critical: bool = False, limited: bool = True,
-) -> Issued:  # fmt: skip
+    name: str,
+    issuer: Issued | None = None,
+    *,
+    ca: bool = False,
+    days: tuple[int, int] = (-1, 30),
+    path: int | None = None,
+    signs: bool = True,
+    critical: bool = False,
+    limited: bool = True,
+) -> Issued:
     """A certificate and its key.
 
     Args: issuer: None issues itself. critical: with a critical extension that nobody here looks at.
@@ -45,9 +52,17 @@ def issue(
     key = ec.generate_private_key(ec.SECP256R1())
     above, above_key = issuer or (None, key)
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    usage = x509.KeyUsage(digital_signature=signs and not ca, key_cert_sign=ca, crl_sign=ca, content_commitment=False,
-                          key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
-                          decipher_only=False)  # fmt: skip
+    usage = x509.KeyUsage(
+        digital_signature=signs and not ca,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
     made = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -103,8 +118,11 @@ def test_a_chain_leads_to_its_root_and_says_the_name(root: Issued, middle: Issue
 def broken(root: Issued, middle: Issued) -> dict[str, tuple[x509.Certificate, ...]]:
     """Chains with one thing wrong each."""
     old, leaf, fake, low = (
-        issue("old", root, ca=True, days=(-9, -1)), issue("leaf", root), issue("root", ca=True), issue("low", middle, ca=True)
-    )  # fmt: skip
+        issue("old", root, ca=True, days=(-9, -1)),
+        issue("leaf", root),
+        issue("root", ca=True),
+        issue("low", middle, ca=True),
+    )
     plain = issue("plain", root, limited=False)
     return {
         "the middle is missing": (issue("owner", middle)[0],),
@@ -137,8 +155,10 @@ def test_a_release_signed_with_certificates_names_its_signer(
     leaf, key = issue("the owner", middle)
     sign_folder(folder, key, (leaf, middle[0]))
     by_root, by_key, alone = (
-        verify_folder(folder, Trust(roots=(root[0],))), verify_folder(folder, Trust(key.public_key())), verify_folder(folder)
-    )  # fmt: skip
+        verify_folder(folder, Trust(roots=(root[0],))),
+        verify_folder(folder, Trust(key.public_key())),
+        verify_folder(folder),
+    )
     assert (by_root.name, by_root.established, by_root.fingerprint) == (
         "CN=the owner",
         True,
@@ -198,7 +218,9 @@ def test_faulty_files_and_bundles_are_named(tmp_path: Path, root: Issued) -> Non
 
 
 def test_a_key_on_another_curve_is_a_fault_of_the_release() -> None:
-    """A certificate may be of any key; the format has three curves, and another gives no traceback."""
+    """A certificate may be of any key; the format has three curves, and another gives no
+    traceback.
+    """
     key = ec.generate_private_key(ec.SECP256K1()).public_key()
     with pytest.raises(IntegrityError, match="secp256k1"):
         open_envelope(envelope_of(b"{}", b"signature"), key, "x")

@@ -95,37 +95,74 @@ def test_an_audits_points_as_a_table_give_the_audits_figures(tmp_path: Path) -> 
 HEAD = "start,attacker,setting,samples,seed,val_accuracy,test_accuracy,area\n"
 GOOD = "release,a,x,10,0,.5,.5,\nrelease,a,x,100,0,.5,.5,\n"
 WRONG = {
-    "an accuracy above 1": (HEAD + GOOD.replace(".5,.5,\n", ".5,50,\n", 1), "points", ("line 2: test_accuracy 50 is not in [0, "
-                                                                                      "1]")),
-    "a negative one": (HEAD + GOOD.replace(".5,.5", "-.5,.5", 1), "points", ("line 2: "
-                                                                            "val_accuracy -0.5 "
-                                                                            "is not in [0, 1]")),
-    "two grids": (HEAD + GOOD + "reference,a,x,10,0,.5,.5,\nreference,a,x,1000,0,.5,.5,\n", "points", "on different grids"),
-    "two sets of seeds": (HEAD + GOOD + "release,b,x,10,1,.5,.5,\nrelease,b,x,100,1,.5,.5,\n", "points", "on different grids or seeds"),
+    "an accuracy above 1": (
+        HEAD + GOOD.replace(".5,.5,\n", ".5,50,\n", 1),
+        "points",
+        ("line 2: test_accuracy 50 is not in [0, 1]"),
+    ),
+    "a negative one": (
+        HEAD + GOOD.replace(".5,.5", "-.5,.5", 1),
+        "points",
+        ("line 2: val_accuracy -0.5 is not in [0, 1]"),
+    ),
+    "two grids": (
+        HEAD + GOOD + "reference,a,x,10,0,.5,.5,\nreference,a,x,1000,0,.5,.5,\n",
+        "points",
+        "on different grids",
+    ),
+    "two sets of seeds": (
+        HEAD + GOOD + "release,b,x,10,1,.5,.5,\nrelease,b,x,100,1,.5,.5,\n",
+        "points",
+        "on different grids or seeds",
+    ),
     "one point": (HEAD + "release,a,x,10,0,.5,.5,\n", "points", "two or more values"),
     "a point twice": (HEAD + GOOD + "release,a,x,10,0,.6,.5,\n", "points", "is there 2 times"),
-    "a choice on test": (HEAD + GOOD + "release,a,y,10,0,.4,.9,\n", "points", ("validation did not choose it: a selection made on "
-                                                                              "test")),
-    "chosen and not tested": (HEAD + GOOD.replace(".5,.5,", ".5,,", 1), "points", ("chosen by validation but has no test "
-                                                                                  "accuracy")),
-    "an area above its maximum": (HEAD + GOOD.replace(",\n", ",7.013\n", 1), "areas", ("seed 0: 7.013 is beyond 2.30259, the "
-                                                                                      "most")),
-    "another area": (HEAD + GOOD.replace(",\n", ",1.2\n", 1), "areas", ("1.2 stated, its points "
-                                                                       "give 1.15129")),
+    "a choice on test": (
+        HEAD + GOOD + "release,a,y,10,0,.4,.9,\n",
+        "points",
+        ("validation did not choose it: a selection made on test"),
+    ),
+    "chosen and not tested": (
+        HEAD + GOOD.replace(".5,.5,", ".5,,", 1),
+        "points",
+        ("chosen by validation but has no test accuracy"),
+    ),
+    "an area above its maximum": (
+        HEAD + GOOD.replace(",\n", ",7.013\n", 1),
+        "areas",
+        ("seed 0: 7.013 is beyond 2.30259, the most"),
+    ),
+    "another area": (
+        HEAD + GOOD.replace(",\n", ",1.2\n", 1),
+        "areas",
+        ("1.2 stated, its points give 1.15129"),
+    ),
     "an area that is none": (HEAD + GOOD.replace(",\n", ",large\n", 1), "areas", "is no number"),
     "no images": (HEAD + GOOD.replace(",10,", ",0,", 1), "table", "line 2: samples must be given"),
-    "half an image": (HEAD + GOOD.replace(",10,", ",1.5,", 1), "table", ("line 2: samples '1.5' "
-                                                                        "is no count")),
-    "no number": (HEAD + GOOD.replace(",.5", ",nan", 1), "table", ("line 2: val_accuracy 'nan' is "
-                                                                  "no number")),
-    "an unknown start": (HEAD + GOOD.replace("release", "ours", 1), "table", ("line 2: start "
-                                                                             "'ours'")),
-    "no columns": ("a,b\n1,2\n", "table", ("columns are missing: start, attacker, seed, "
-                                          "val_accuracy, test_accuracy, samples or")),
+    "half an image": (
+        HEAD + GOOD.replace(",10,", ",1.5,", 1),
+        "table",
+        ("line 2: samples '1.5' is no count"),
+    ),
+    "no number": (
+        HEAD + GOOD.replace(",.5", ",nan", 1),
+        "table",
+        ("line 2: val_accuracy 'nan' is no number"),
+    ),
+    "an unknown start": (
+        HEAD + GOOD.replace("release", "ours", 1),
+        "table",
+        ("line 2: start 'ours'"),
+    ),
+    "no columns": (
+        "a,b\n1,2\n",
+        "table",
+        ("columns are missing: start, attacker, seed, val_accuracy, test_accuracy, samples or"),
+    ),
     "no rows": (HEAD, "table", "there are no rows"),
     "nothing": ("", "table", "columns are missing"),
     "an open quote": (HEAD + '"release', "table", "is no table"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", WRONG)

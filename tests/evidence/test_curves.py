@@ -66,10 +66,18 @@ def test_no_area_is_above_its_bound(steps: list[tuple[float, float]]) -> None:
 
 @pytest.mark.parametrize(
     ("samples", "accuracy", "why"),
-    [((1, 1), (0.1, 0.2), "strictly"), ((2, 1), (0.1, 0.2), "strictly"), ((0, 1), (0.1, 0.2), "strictly"), ((1,), (0.1,), "two or more"),
-     ((1, 2), (0.1,), "two or more"), ((1, 2), (0.1, 1.2), "0, 1"), ((1, 2), (-0.1, 1), "0, 1"), ((1, 2), (math.nan, 1), "0, 1"),
-     ((1, math.nan), (0.2, 1), "strictly")],
-)  # fmt: skip
+    [
+        ((1, 1), (0.1, 0.2), "strictly"),
+        ((2, 1), (0.1, 0.2), "strictly"),
+        ((0, 1), (0.1, 0.2), "strictly"),
+        ((1,), (0.1,), "two or more"),
+        ((1, 2), (0.1,), "two or more"),
+        ((1, 2), (0.1, 1.2), "0, 1"),
+        ((1, 2), (-0.1, 1), "0, 1"),
+        ((1, 2), (math.nan, 1), "0, 1"),
+        ((1, math.nan), (0.2, 1), "strictly"),
+    ],
+)
 def test_an_impossible_curve_is_refused(
     samples: tuple[float, ...], accuracy: tuple[float, ...], why: str
 ) -> None:
@@ -86,9 +94,17 @@ def point(
 ) -> AttackPoint:
     """One point at ten images, seed 0."""
     return AttackPoint(
-        start=start, attacker=attacker, setting=setting, images_per_class=1, samples=10, seed=0, steps=1, flops=1,
-        val_accuracy=val, test_accuracy=test,
-    )  # fmt: skip
+        start=start,
+        attacker=attacker,
+        setting=setting,
+        images_per_class=1,
+        samples=10,
+        seed=0,
+        steps=1,
+        flops=1,
+        val_accuracy=val,
+        test_accuracy=test,
+    )
 
 
 def test_the_choice_sees_validation_only() -> None:
@@ -205,8 +221,9 @@ def test_a_release_that_is_the_reference_removes_nothing(
     """All three one network, one architecture: R is 0 exactly and the verdict is no protection."""
     truth: Truth = {start: flat[start] for start in ("release", "scratch_release", "dummy")}
     found = measured(
-        simulate(truth, rng, noise=0.01), {"twin": "release", "reference": "release", "scratch_reference": "scratch_release"}
-    )  # fmt: skip
+        simulate(truth, rng, noise=0.01),
+        {"twin": "release", "reference": "release", "scratch_reference": "scratch_release"},
+    )
     assert (
         found.removed_vs_reference.mean,
         found.removed_vs_reference.low,
@@ -283,10 +300,23 @@ def test_choosing_on_test_would_fake_a_gain_and_choosing_by_validation_does_not(
     fake, honest, held = [], [], []
     for _ in range(150):
         points = [
-            AttackPoint(start=start, attacker=f"a{a}", setting="s", images_per_class=images, samples=samples, seed=seed, steps=1, flops=1,
-                        val_accuracy=float(level + rng.normal(0, 0.01)), test_accuracy=float(level + rng.normal(0, 0.01)))
-            for start, attackers, level in crowd for a in range(attackers) for images, samples in grid for seed in range(3)
-        ]  # fmt: skip
+            AttackPoint(
+                start=start,
+                attacker=f"a{a}",
+                setting="s",
+                images_per_class=images,
+                samples=samples,
+                seed=seed,
+                steps=1,
+                flops=1,
+                val_accuracy=float(level + rng.normal(0, 0.01)),
+                test_accuracy=float(level + rng.normal(0, 0.01)),
+            )
+            for start, attackers, level in crowd
+            for a in range(attackers)
+            for images, samples in grid
+            for seed in range(3)
+        ]
         found = measured(points, same_as)
         honest.append((found.kept.mean or 0) * math.log(1000))
         dummy = found.removed_by_dummy

@@ -386,10 +386,23 @@ def checkpoint(weights: str = "0", op: Op = Op.conv3x3, **changes: Any) -> Check
     """Two classes, 7 of 10 right."""
     cell = Cell(ops=(op, op, op, op, op, op))
     fields: dict[str, Any] = {
-        "architecture": Architecture(space="nasbench201", cell=cell, stem_channels=4, cells_per_stage=1, classes=2, shape=(1, 8, 8)),
-        "weights": FileRef(sha256=weights * 64, size=1), "trained_on": "0" * 64, "made_by": "test", "val_accuracy": 0.5,
-        "test_accuracy": 0.7, "test_samples": 10, "confusion": ((3, 2), (1, 4)), "history": (),
-    }  # fmt: skip
+        "architecture": Architecture(
+            space="nasbench201",
+            cell=cell,
+            stem_channels=4,
+            cells_per_stage=1,
+            classes=2,
+            shape=(1, 8, 8),
+        ),
+        "weights": FileRef(sha256=weights * 64, size=1),
+        "trained_on": "0" * 64,
+        "made_by": "test",
+        "val_accuracy": 0.5,
+        "test_accuracy": 0.7,
+        "test_samples": 10,
+        "confusion": ((3, 2), (1, 4)),
+        "history": (),
+    }
     return Checkpoint(**{**fields, **changes})
 
 

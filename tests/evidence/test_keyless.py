@@ -244,10 +244,13 @@ def test_what_leaves_the_house_is_name_and_digests(
 # What is missing is said before the work, and nothing of it is a traceback
 
 BAD: dict[str, str] = {
-    "expired": token(minutes=-1), "made for another "
-                                  "service": token(audience="somebody"), "malformed": "not.a.token", "empty": "",
-    "cut short": token()[:-30].rpartition(".")[0], "not text": "\x00\xff",
-}  # fmt: skip
+    "expired": token(minutes=-1),
+    "made for another service": token(audience="somebody"),
+    "malformed": "not.a.token",
+    "empty": "",
+    "cut short": token()[:-30].rpartition(".")[0],
+    "not text": "\x00\xff",
+}
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -1,4 +1,6 @@
-"""How far a refit may lie from what was stated: worked out by hand on points with a known spread."""
+"""How far a refit may lie from what was stated: worked out by hand on points with a known
+spread.
+"""
 
 import math
 from collections import Counter
@@ -49,8 +51,12 @@ def test_the_spread_is_that_over_seeds_pooled_over_rows_but_the_dummys() -> None
     assert wide == pytest.approx(0.01)
     assert freedom == 2 * (2 + 2 + 1 + 1)
     made_up = AUDIT.model_copy(
-        update={"points": tuple(shifted(p, 0.1 * p.seed) if p.start == "dummy" else p for p in AUDIT.points)}
-    )  # fmt: skip
+        update={
+            "points": tuple(
+                shifted(p, 0.1 * p.seed) if p.start == "dummy" else p for p in AUDIT.points
+            )
+        }
+    )
     assert spread(made_up, 2) == spread(AUDIT, 2)
     with pytest.raises(IntegrityError, match="no spread"):
         spread(

@@ -90,13 +90,19 @@ def test_truncations_swaps_additions_and_removals_are_caught(
     model, extra, text, git = (release / name for name in ("model.bin", "extra", "sub.txt", ".git"))
     data = model.read_bytes()
     changes: tuple[tuple[Callable[[], object], Callable[[], object], str], ...] = (
-        (lambda: model.write_bytes(data[:-1]), lambda: model.write_bytes(data), ("model.bin was "
-                                                                                "changed")),
+        (
+            lambda: model.write_bytes(data[:-1]),
+            lambda: model.write_bytes(data),
+            ("model.bin was changed"),
+        ),
         (lambda: extra.write_bytes(b""), extra.unlink, "extra is there but not listed"),
-        (lambda: text.rename(release / "s.txt"), lambda: (release / "s.txt").rename(text), ("sub.txt is "
-                                                                                           "missing")),
+        (
+            lambda: text.rename(release / "s.txt"),
+            lambda: (release / "s.txt").rename(text),
+            ("sub.txt is missing"),
+        ),
         (lambda: git.write_bytes(b""), git.unlink, ".git is there but not listed"),
-    )  # fmt: skip
+    )
     for change, undo, said in changes:
         change()
         with pytest.raises(IntegrityError, match=said):
@@ -190,20 +196,30 @@ STATEMENTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "another statement type": (lambda s: s.update(_type="x"), "another kind"),
     "another predicate": (lambda s: s.update(predicateType="https://x/v9"), "another kind"),
     "shards": (lambda s: s["predicate"]["serialization"].update(method="shards"), "not read here"),
-    "a wrong root": (lambda s: s["subject"][0]["digest"].update(sha256="0" * 64), ("does not give the "
-                                                                                  "digest")),
+    "a wrong root": (
+        lambda s: s["subject"][0]["digest"].update(sha256="0" * 64),
+        ("does not give the digest"),
+    ),
     "no subject": (lambda s: s.update(subject=[]), "lacks 'digest'"),
-    "path traversal": (lambda s: s["predicate"]["resources"][0].update(name="../../etc/passwd"), "not allowed"),
+    "path traversal": (
+        lambda s: s["predicate"]["resources"][0].update(name="../../etc/passwd"),
+        "not allowed",
+    ),
     "another hash": (lambda s: s["predicate"]["resources"][0].update(algorithm="md5"), "malformed"),
     "a short digest": (lambda s: s["predicate"]["resources"][0].update(digest="00"), "malformed"),
-    "a file twice": (lambda s: s["predicate"]["resources"].append(copy.deepcopy(s["predicate"]["resources"][0])), "malformed"),
+    "a file twice": (
+        lambda s: s["predicate"]["resources"].append(copy.deepcopy(s["predicate"]["resources"][0])),
+        "malformed",
+    ),
     "no list": (lambda s: s["predicate"].update(resources="all"), "malformed"),
     "no table": (lambda s: s.update(predicate=[1]), "not a table"),
     "an ignored file": (ignore_last, "the signer asks to ignore 'sub/data'"),
     "a file left out": (leave_out_last, "sub/data is there but not listed"),
-    "an ignore list that is "
-    "none": (lambda s: s["predicate"]["serialization"].update(ignore_paths="*"), "no list of names"),
-}  # fmt: skip
+    "an ignore list that is none": (
+        lambda s: s["predicate"]["serialization"].update(ignore_paths="*"),
+        "no list of names",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", STATEMENTS)
@@ -229,10 +245,17 @@ def test_the_way_the_statement_is_signed_again_is_right(release: Path, key: Priv
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", "null", "[" * 100_000,
-     ('{"mediaType": '
-     '"application/vnd.dev.sigstore.bundle.v0.3+json"}'), '{"mediaType": 3}', "\ud800".encode("utf-8", "surrogatepass")],
-)  # fmt: skip
+    [
+        "",
+        "[]",
+        "{}",
+        "null",
+        "[" * 100_000,
+        ('{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}'),
+        '{"mediaType": 3}',
+        "\ud800".encode("utf-8", "surrogatepass"),
+    ],
+)
 def test_no_malformed_bundle_gives_a_traceback(
     text: str | bytes, release: Path, key: PrivateKey
 ) -> None:

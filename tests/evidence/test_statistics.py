@@ -76,7 +76,9 @@ def test_one_value_has_no_interval_and_none_has_no_mean() -> None:
 
 
 def test_the_t_interval_holds_the_truth_19_times_in_20() -> None:
-    """Nominal coverage: 4,000 draws of three seeds, 95 % within four standard errors (1.4 points)."""
+    """Nominal coverage: 4,000 draws of three seeds, 95 % within four standard errors (1.4
+    points).
+    """
     rng = numpy_generator(0, "coverage of t")
     draws = rng.normal(0.3, 0.05, size=(4000, 3))
     estimates = [t_interval(row.tolist()) for row in draws]
@@ -133,7 +135,9 @@ def test_the_ends_of_fiellers_set_are_where_the_t_test_turns() -> None:
 
 
 def test_a_ratio_over_nothing_is_undefined() -> None:
-    """A denominator that cannot be told from 0 gives no figure but a reason; so does a single seed."""
+    """A denominator that cannot be told from 0 gives no figure but a reason; so does a single
+    seed.
+    """
     unbounded = fieller([0.1, 0.2, 0.3], [0.1, -0.1, 0.05])
     assert not unbounded.defined
     assert "not told from 0" in unbounded.reason

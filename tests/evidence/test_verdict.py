@@ -35,13 +35,19 @@ def with_r(measures: Measures, low: float, dummy: float = 1.0, **changes: Any) -
 
 @pytest.mark.parametrize(
     ("low", "dummy", "suite", "word"),
-    [(0.0, 1.0, "standard", "no protection"), (-0.2, 1.0, "quick", "no protection"), (0.1, 1.0, "standard", "delays"),
-     (0.749, 1.0, "standard", "delays"), (0.75, 1.0, "standard", ("protects under this "
-                                                                 "suite")), (0.99, 1.0, "quick", "indicative only"),
-     (0.9, 0.95, "standard", ("protects under this "
-                             "suite")), (0.9, 0.9, "standard", "indicative only"), (0.9, 1.1, "full", "indicative only"),
-     (-0.1, 0.5, "full", "no protection")],
-)  # fmt: skip
+    [
+        (0.0, 1.0, "standard", "no protection"),
+        (-0.2, 1.0, "quick", "no protection"),
+        (0.1, 1.0, "standard", "delays"),
+        (0.749, 1.0, "standard", "delays"),
+        (0.75, 1.0, "standard", ("protects under this suite")),
+        (0.99, 1.0, "quick", "indicative only"),
+        (0.9, 0.95, "standard", ("protects under this suite")),
+        (0.9, 0.9, "standard", "indicative only"),
+        (0.9, 1.1, "full", "indicative only"),
+        (-0.1, 0.5, "full", "no protection"),
+    ],
+)
 def test_the_verdict_follows_the_lower_end_of_r(
     low: float, dummy: float, suite: str, word: str, measures: Measures
 ) -> None:
@@ -122,8 +128,14 @@ def test_who_was_skipped_is_said_where_it_would_make_the_model_worth_more(
 def check(start: Start, with_more: float, samples: int = 100) -> BudgetCheck:
     """An attacker with four budgets beside what he reached with one."""
     return BudgetCheck(
-        start=start, attacker="regrow", samples=samples, factor=4, reached=0.5, with_more=with_more, share=0.5 / with_more
-    )  # fmt: skip
+        start=start,
+        attacker="regrow",
+        samples=samples,
+        factor=4,
+        reached=0.5,
+        with_more=with_more,
+        share=0.5 / with_more,
+    )
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,9 @@ def test_the_release_comes_back_by_names_and_digests(release: Path, tmp_path: Pa
 
 
 def test_the_same_release_gives_the_same_layout(release: Path, tmp_path: Path) -> None:
-    """Byte for byte; written again it takes the old one's place; another file gives another digest."""
+    """Byte for byte; written again it takes the old one's place; another file gives another
+    digest.
+    """
     once = write_layout(release, tmp_path / "a")
     assert write_layout(release, tmp_path / "a") == write_layout(release, tmp_path / "b") == once
     assert hash_folder(tmp_path / "a") == hash_folder(tmp_path / "b")

@@ -23,9 +23,18 @@ from tests.report import made_up
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 CIRCUMSTANCES = Provenance(
-    versions={"lockforge": "0.1.0", "python": "3.11.7", "torch": "2.13.0", "numpy": "2.3.0", "cuda": "none"},
-    hardware={"cpu": "a cpu"}, seconds={}, commit="abc", started="2026-11-21T11:00:00+00:00",
-)  # fmt: skip
+    versions={
+        "lockforge": "0.1.0",
+        "python": "3.11.7",
+        "torch": "2.13.0",
+        "numpy": "2.3.0",
+        "cuda": "none",
+    },
+    hardware={"cpu": "a cpu"},
+    seconds={},
+    commit="abc",
+    started="2026-11-21T11:00:00+00:00",
+)
 SECRET = bytes(range(32))
 
 

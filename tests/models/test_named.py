@@ -1,4 +1,6 @@
-"""Named networks: published sizes and names, one interface, weights from the given generator alone."""
+"""Named networks: published sizes and names, one interface, weights from the given generator
+alone.
+"""
 
 import math
 from pathlib import Path

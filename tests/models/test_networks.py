@@ -183,7 +183,9 @@ def test_the_network_is_the_plain_reference(
 def test_logits_are_the_head_of_the_features(
     space: str, rng: np.random.Generator, tiny: Make, generator: torch.Generator
 ) -> None:
-    """forward(x) == head(features(x)), bit for bit, with as many features as the head has inputs."""
+    """forward(x) == head(features(x)), bit for bit, with as many features as the head has
+    inputs.
+    """
     network = build(tiny(space, random_cell(space, rng)), generator).eval()
     x = torch.randn(2, 1, 8, 8, generator=generator)
     features = network.features(x)

@@ -174,7 +174,9 @@ class Unfit:
     ["timm:hf-hub:a/b", "timm:", "timm:../x", "python:os:system", "python:a:b@", "Resnet18", "a:b"],
 )
 def test_a_record_names_no_code_and_no_place(name: str) -> None:
-    """What timm would fetch from the net or a folder, and functions without a digest, are no names."""
+    """What timm would fetch from the net or a folder, and functions without a digest, are no
+    names.
+    """
     with pytest.raises(ValidationError):
         NamedArchitecture(name=name, classes=2, shape=SHAPE)
 

@@ -179,7 +179,9 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_contradiction_is_an_integrity_error_before_memory_is_taken(name: str) -> None:
-    """Each fault is named, and less than a megabyte is used to find it, whatever size is claimed."""
+    """Each fault is named, and less than a megabyte is used to find it, whatever size is
+    claimed.
+    """
     packed, words = FAULTS[name]
     tracemalloc.start()
     try:

@@ -28,9 +28,15 @@ from lockforge.spaces.cells import Op, cell_of
 from tests.network_fixtures import Make
 
 FAMILIES = (
-    "resnet18-cifar", "resnet50-cifar", "resnet20-cifar", "vgg11_bn-cifar", "vgg11_bn", "mobilenet_v2-cifar", "mobilenet_v3_small-cifar",
+    "resnet18-cifar",
+    "resnet50-cifar",
+    "resnet20-cifar",
+    "vgg11_bn-cifar",
+    "vgg11_bn",
+    "mobilenet_v2-cifar",
+    "mobilenet_v3_small-cifar",
     "vit_tiny-cifar",
-)  # fmt: skip
+)
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,9 @@ def test_weights_come_back_with_their_architecture(
 def test_a_narrowed_network_is_built_from_its_file(
     checkpoint: Checkpoint, source: ImageSet, files: Files, tmp_path: Path
 ) -> None:
-    """The header says which layers are narrower, so that nothing else is needed to use the weights."""
+    """The header says which layers are narrower, so that nothing else is needed to use the
+    weights.
+    """
     network = build(
         NamedArchitecture(name="resnet20-cifar", classes=2, shape=(1, 8, 8)),
         torch_generator(0, "narrow"),

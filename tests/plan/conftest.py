@@ -31,11 +31,28 @@ audit: {images_per_class: [1, 0], seeds: 2, steps: 2, probe_steps: 2, fine_tune_
 export: {onnx: false}
 """
 ROUND = Speeds(
-    workers=1, begun=0, alone=Steps(start=1, step=0.5, example=0.25), side=Steps(start=1, step=0.5, example=0.25),
-    stack=Steps(start=0, step=1, member=0.5, example=0.125), head=Steps(start=0, step=1, example=0), forward=0.5, forward_side=0.25,
-    probe=0.1, fisher=0.2, restyled=0, random_cell=1, thought=5, belief=1, export=7, saved=1000, weights=100, resident=10**6,
-    most_resident=10**6, operations=0, calibrated={},
-)  # fmt: skip
+    workers=1,
+    begun=0,
+    alone=Steps(start=1, step=0.5, example=0.25),
+    side=Steps(start=1, step=0.5, example=0.25),
+    stack=Steps(start=0, step=1, member=0.5, example=0.125),
+    head=Steps(start=0, step=1, example=0),
+    forward=0.5,
+    forward_side=0.25,
+    probe=0.1,
+    fisher=0.2,
+    restyled=0,
+    random_cell=1,
+    thought=5,
+    belief=1,
+    export=7,
+    saved=1000,
+    weights=100,
+    resident=10**6,
+    most_resident=10**6,
+    operations=0,
+    calibrated={},
+)
 
 
 @dataclass

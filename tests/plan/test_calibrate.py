@@ -16,9 +16,13 @@ from lockforge.recipe import Recipe
 from lockforge.records import Architecture, Cell, Op
 
 TINY_NETWORK = Architecture(
-    space="transnas101", cell=Cell(ops=(Op.none, Op.none, Op.none, Op.conv3x3, Op.none, Op.none)), stem_channels=4, cells_per_stage=1,
-    classes=3, shape=(1, 6, 6),
-)  # fmt: skip
+    space="transnas101",
+    cell=Cell(ops=(Op.none, Op.none, Op.none, Op.conv3x3, Op.none, Op.none)),
+    stem_channels=4,
+    cells_per_stage=1,
+    classes=3,
+    shape=(1, 6, 6),
+)
 
 
 @pytest.fixture

@@ -156,7 +156,9 @@ def test_a_stage_whose_trainings_go_side_by_side_is_divided_among_the_workers(
 
 
 def test_what_is_done_takes_no_time(ran: Ran) -> None:
-    """Everything found: nothing is left, nothing is written; what it would take anew is still told."""
+    """Everything found: nothing is left, nothing is written; what it would take anew is still
+    told.
+    """
     roles, do = ran.open()
     plan = make_plan(ran.recipe, roles, do, calibrate=lambda _network: ROUND)
     assert plan.seconds == plan.disk == 0

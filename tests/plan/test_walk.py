@@ -115,9 +115,13 @@ def test_what_stands_on_a_missing_answer_is_to_do(copied: Ran) -> None:
     shutil.rmtree(copied.folder / "search_cell")
     states = {(one.stage, one.state, one.key is None) for one in copied.walk()}
     assert states == {
-        ("embed", "done", False), ("search", "to do", False), ("train", "to do", True), ("prune", "to do", True), ("audit", "to do", True),
+        ("embed", "done", False),
+        ("search", "to do", False),
+        ("train", "to do", True),
+        ("prune", "to do", True),
+        ("audit", "to do", True),
         ("export", "to do", True),
-    }  # fmt: skip
+    }
 
 
 def test_an_interrupted_audit_says_how_far_it_is(copied: Ran) -> None:

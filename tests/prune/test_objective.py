@@ -109,7 +109,9 @@ def test_the_terms_are_the_published_ones(network: Classifier) -> None:
 
 
 def test_of_several_sets_the_mean_or_the_one_that_is_locked_least(network: Classifier) -> None:
-    """Two sets, one of them twice: the mean lies between, the worst is the higher of the two alone."""
+    """Two sets, one of them twice: the mean lies between, the worst is the higher of the two
+    alone.
+    """
     network.eval()
     outputs, labels = torch.zeros(4, 5), torch.arange(4)
     values = {}
@@ -129,7 +131,9 @@ def test_of_several_sets_the_mean_or_the_one_that_is_locked_least(network: Class
 def test_a_set_with_other_classes_has_a_head_of_its_own_that_is_never_trained(
     network: Classifier,
 ) -> None:
-    """Three classes behind a network of five: the loss is defined, and the head gets no gradient."""
+    """Three classes behind a network of five: the loss is defined, and the head gets no
+    gradient.
+    """
     network.train()
     objective = objective_of(network, RECIPE, pool(3, "three"))
     head = objective.strangers[0].head

@@ -213,7 +213,9 @@ def test_every_kind_is_used_alike_in_every_class() -> None:
 
 
 def test_a_pool_of_all_kinds_holds_each_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Styles that paint a level of their own show who painted what: all of them, in equal shares."""
+    """Styles that paint a level of their own show who painted what: all of them, in equal
+    shares.
+    """
     levels = {kind: (at + 1) / 8 for at, kind in enumerate(KINDS)}
     painters = {
         kind: lambda x, _, level=level: torch.full_like(x, level) for kind, level in levels.items()
@@ -324,7 +326,9 @@ def test_a_convolution_of_a_dot_is_a_kernel_of_each_size() -> None:
 
 
 def test_equal_pixels_stay_equal_under_a_change_of_colour() -> None:
-    """A curve of levels knows no place: what was one colour is one colour, in each image another."""
+    """A curve of levels knows no place: what was one colour is one colour, in each image
+    another.
+    """
     image = (
         torch.rand((1, 3, 2, 2), generator=seeded()).repeat_interleave(4, 2).repeat_interleave(4, 3)
     )

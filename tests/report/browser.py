@@ -44,8 +44,16 @@ class Browser:
         self.profile = tempfile.mkdtemp(prefix="lockforge-browser-")
         to_browser, self.to = _far_pipe()
         self.came, from_browser = _far_pipe()
-        flags = ["--headless", "--remote-debugging-pipe", "--no-first-run", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
-                 "--disable-background-networking", f"--user-data-dir={self.profile}"]  # fmt: skip
+        flags = [
+            "--headless",
+            "--remote-debugging-pipe",
+            "--no-first-run",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--hide-scrollbars",
+            "--disable-background-networking",
+            f"--user-data-dir={self.profile}",
+        ]
         if os.geteuid() == 0:
             flags.append(
                 "--no-sandbox"

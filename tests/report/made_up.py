@@ -186,9 +186,15 @@ def pruning(stand_in: str, drop: float, *, fisher: bool = True) -> Pruning:
         for at in range(11)
     )
     return Pruning(
-        method="magnitude" if plain else "ntp", fisher=fisher, auxiliary=stand_in, layers=layers, rounds=() if plain else rounds,
-        source_drop=drop, dense_bytes=57_600, sparse_bytes=9_100,
-    )  # fmt: skip
+        method="magnitude" if plain else "ntp",
+        fisher=fisher,
+        auxiliary=stand_in,
+        layers=layers,
+        rounds=() if plain else rounds,
+        source_drop=drop,
+        dense_bytes=57_600,
+        sparse_bytes=9_100,
+    )
 
 
 def images(name: str) -> ImageSet:

@@ -60,8 +60,16 @@ def test_an_unaudited_release_claims_nothing() -> None:
 
 def test_a_weight_lock_is_named(report: Report) -> None:
     """Method and share of zeros; the twin has a row of its own."""
-    pruning = Pruning(method="ntp", fisher=True, auxiliary="given", layers=(LayerSparsity(name="a", weights=4, zeros=3),),
-                      rounds=(), source_drop=0.0, dense_bytes=1, sparse_bytes=1)  # fmt: skip
+    pruning = Pruning(
+        method="ntp",
+        fisher=True,
+        auxiliary="given",
+        layers=(LayerSparsity(name="a", weights=4, zeros=3),),
+        rounds=(),
+        source_drop=0.0,
+        dense_bytes=1,
+        sparse_bytes=1,
+    )
     _, text = parts(report.model_copy(update={"pruned": {"release": pruning}}))
     assert "* weight lock: ntp, sparsity 75.0 %" in text
     assert "| without the weight lock |" in text

@@ -154,12 +154,30 @@ def test_the_setting_chosen_most_often_is_the_one_counted() -> None:
     chosen = {(10, 0): "a", (20, 0): "b", (40, 0): "b"}
     points = [
         AttackPoint(
-            start=start, attacker="x", setting=setting, images_per_class=samples, samples=samples, seed=seed, steps=1, flops=1.0,
-            val_accuracy=0.9 if picked else 0.1, test_accuracy=samples / 100 if picked else None,
+            start=start,
+            attacker="x",
+            setting=setting,
+            images_per_class=samples,
+            samples=samples,
+            seed=seed,
+            steps=1,
+            flops=1.0,
+            val_accuracy=0.9 if picked else 0.1,
+            test_accuracy=samples / 100 if picked else None,
         )
-        for start in ("release", "twin", "reference", "scratch_release", "scratch_reference", "dummy")
-        for (samples, _), best in chosen.items() for seed in (0, 1) for setting in "ab" for picked in [setting == best]
-    ]  # fmt: skip
+        for start in (
+            "release",
+            "twin",
+            "reference",
+            "scratch_release",
+            "scratch_reference",
+            "dummy",
+        )
+        for (samples, _), best in chosen.items()
+        for seed in (0, 1)
+        for setting in "ab"
+        for picked in [setting == best]
+    ]
     base = made_up.report(targets={"t": 0.5}, attackers=2).audits[0]
     larger = points[0].model_copy(update={"setting": "c", "budget": 4, "test_accuracy": 1.0})
     grid = {"grid": (10, 20, 40), "samples": (10, 20, 40), "seeds": (0, 1), "same_as": {}}

@@ -1,4 +1,6 @@
-"""The pages as a person sees them: headless Chromium, a phone's width and a desk's, light and dark."""
+"""The pages as a person sees them: headless Chromium, a phone's width and a desk's, light and
+dark.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

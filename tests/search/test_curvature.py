@@ -74,9 +74,13 @@ def test_a_held_rectifier_is_a_line_through_what_it_gave() -> None:
     """
     x = torch.linspace(-2, 8, 41)[None]
     for way, args, kwargs in (
-        (torch.relu, (), {}), (functional.relu, (), {"inplace": False}), (functional.relu6, (), {}),
-        (functional.hardtanh, (), {}), (functional.hardtanh, (0.5, 3.0), {}), (functional.hardtanh, (), {"min_val": -0.3, "max_val": 6.0}),
-    ):  # fmt: skip
+        (torch.relu, (), {}),
+        (functional.relu, (), {"inplace": False}),
+        (functional.relu6, (), {}),
+        (functional.hardtanh, (), {}),
+        (functional.hardtanh, (0.5, 3.0), {}),
+        (functional.hardtanh, (), {"min_val": -0.3, "max_val": 6.0}),
+    ):
         start = x.clone().requires_grad_()
         before = way(start, *args, **kwargs)
         (slope,) = torch.autograd.grad(before.sum(), start)

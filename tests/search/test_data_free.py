@@ -28,7 +28,9 @@ def draws() -> torch.Generator:
 
 
 class Chain(nn.Module):
-    """conv (no bias) -> batch norm -> mean over pixels -> linear: everything can be said by hand."""
+    """conv (no bias) -> batch norm -> mean over pixels -> linear: everything can be said by
+    hand.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -117,7 +117,9 @@ def test_questions_are_counted() -> None:
 
 
 def test_fitness_is_the_weighted_rank_gap(toy: MakePredictor, vectors: np.ndarray) -> None:
-    """Fitness is T_rank - 2 S_rank with targets, -S_rank without; ranks are those of the ranking."""
+    """Fitness is T_rank - 2 S_rank with targets, -S_rank without; ranks are those of the
+    ranking.
+    """
     generator = numpy_generator(0, "cells")
     cells = [random_cell("nasbench201", generator) for _ in range(8)]
     predictor = toy()

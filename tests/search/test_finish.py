@@ -74,7 +74,9 @@ def finishing(
 
 
 def test_the_fittest_that_stays_within_the_guard(finishing: Finishing) -> None:
-    """Cell 0 is too far under the best, cell 1 is not; the reference is the best of its own list."""
+    """Cell 0 is too far under the best, cell 1 is not; the reference is the best of its own
+    list.
+    """
     found = finishing([0.85, 0.88, 0.89, 0.7, 0.8, 0.90])
     assert (found.chosen, found.reference) == (CELLS[1], CELLS[5])
     assert (found.kept, found.trainings) == (2, (6, 0))
@@ -89,7 +91,9 @@ def test_outside_the_guard_the_reference_is_the_choice(finishing: Finishing) -> 
 
 
 def test_without_a_lock_nothing_is_spent_on_one(finishing: Finishing) -> None:
-    """S: both lists are one, and the fittest within the guard is not taken for the most accurate."""
+    """S: both lists are one, and the fittest within the guard is not taken for the most
+    accurate.
+    """
     found = finishing([0.89, 0.88, 0.90, 0.7, 0.8, 0.5], alone=True)
     assert found.chosen == found.reference == CELLS[2]
 

@@ -252,7 +252,9 @@ def test_a_frozen_network_scores_as_any_other_and_stays_frozen() -> None:
 
 
 def test_a_network_without_layers_or_rectifiers_has_little_to_say() -> None:
-    """No weights: only the operations (none) and the images' gradients; no rectifier: no overlap."""
+    """No weights: only the operations (none) and the images' gradients; no rectifier: no
+    overlap.
+    """
     images, labels = batch((6, 1, 2, 2))
     scores = score_network(nn.Sequential(nn.Flatten(), nn.Tanh()), images, labels)
     assert [name for name, value in scores.items() if value is not None] == ["flops", "jacov"]

@@ -23,7 +23,9 @@ def test_every_cell_survives_a_round_trip(name: str) -> None:
 def test_the_published_spellings_are_exactly_ours(
     nasbench201_rows: Rows, transnas101_rows: Rows
 ) -> None:
-    """The tables' strings, all 15,625 and 4,096 of them; the index of a TransNAS row is not used."""
+    """The tables' strings, all 15,625 and 4,096 of them; the index of a TransNAS row is not
+    used.
+    """
     for name, rows in (("nasbench201", nasbench201_rows), ("transnas101", transnas101_rows)):
         assert {row["arch_str"] for row in rows} == {spell(cell, name) for cell in all_cells(name)}
 

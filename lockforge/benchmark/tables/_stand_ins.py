@@ -1,5 +1,5 @@
-"""What stands for the globals that an official benchmark file may name: plain values and `StubObject`,
-made by functions of this file.
+"""What stands for the globals that an official benchmark file may name: plain values and
+`StubObject`, made by functions of this file.
 
 Nothing here is looked up by a name from a file but in `GLOBALS` and `STATES`; every function raises
 ValueError on parts it does not know.

@@ -2,11 +2,11 @@
 
 A pickle is a program for a small stack machine whose instructions may call anything that can be
 imported. This machine knows the same instructions and imports nothing: a global is looked up in
-`GLOBALS`, and what stands there is a function of this file that makes plain values or a `StubObject`.
-Every other name is refused before anything is made of it. State is only ever kept on a `StubObject`,
-never set as attributes. Bounded: bytes, instructions, the estimated memory, the stack, nesting, the
-size of one string, what may be a key of a dictionary (no deep tuples, whose hash takes exponential
-time, no huge integers, whose hashes can be made to collide).
+`GLOBALS`, and what stands there is a function of this file that makes plain values or a
+`StubObject`. Every other name is refused before anything is made of it. State is only ever kept on
+a `StubObject`, never set as attributes. Bounded: bytes, instructions, the estimated memory, the
+stack, nesting, the size of one string, what may be a key of a dictionary (no deep tuples, whose
+hash takes exponential time, no huge integers, whose hashes can be made to collide).
 
 Differs from pickle: a container may not be changed once it lies in another, so that cycles are
 refused and nesting is known; memo places are taken in order, as every pickler does; `fold` may keep

@@ -37,7 +37,9 @@ def small() -> Callable[[str], CellNetwork]:
 
 @pytest.fixture
 def prune() -> Callable[[CellNetwork, float], CellNetwork]:
-    """`prune(network, share)`: zero so many of the *largest* weights of each convolution, in place."""
+    """`prune(network, share)`: zero so many of the *largest* weights of each convolution, in
+    place.
+    """
 
     def cut(network: CellNetwork, share: float) -> CellNetwork:
         with torch.no_grad():

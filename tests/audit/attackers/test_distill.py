@@ -1,4 +1,6 @@
-"""Distillation trains networks of the thief's own; a black box gives it outputs and nothing else."""
+"""Distillation trains networks of the thief's own; a black box gives it outputs and nothing
+else.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,4 +1,6 @@
-"""Full fine-tuning trains everything, pruned weights too, and leaves the given network as it was."""
+"""Full fine-tuning trains everything, pruned weights too, and leaves the given network as it
+was.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial

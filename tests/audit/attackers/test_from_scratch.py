@@ -27,7 +27,9 @@ RECIPES = (
 def test_starting_over_has_as_many_settings_as_the_suite(
     recipe: AuditRecipe, facts: Capabilities
 ) -> None:
-    """Whatever the lists of rates; all settings differ, and fine-tuning's own rates are among them."""
+    """Whatever the lists of rates; all settings differ, and fine-tuning's own rates are among
+    them.
+    """
     suite = sum(
         len(attacker.settings(recipe, facts))
         for attacker in attackers_of("quick", facts, scratch=False)

@@ -70,7 +70,9 @@ def test_disturbed_copies_differ_and_are_images() -> None:
 def test_a_lesson_has_labels_for_clean_images_and_the_teachers_word_for_copies(
     teacher: CellNetwork, robbed: AttackerData
 ) -> None:
-    """The loss is least, row by row, at the label and at what the teacher says of the clean image."""
+    """The loss is least, row by row, at the label and at what the teacher says of the clean
+    image.
+    """
     source = robbed.source
     assert source is not None
     taught = lesson(teacher, source, "cpu", DRAW("lesson"))
@@ -175,7 +177,9 @@ def test_a_network_without_a_head_of_its_own_gets_one_for_the_repair(
 def test_without_source_images_there_is_no_repair(
     given: InitialModel, data: AttackerData, run_attack: Run, facts: Capabilities
 ) -> None:
-    """The facts give the reason; asked for all the same, it is an error that says what is missing."""
+    """The facts give the reason; asked for all the same, it is an error that says what is
+    missing.
+    """
     assert unfit(facts) == ""
     assert "none of the source's images" in unfit(replace(facts, source_images=False))
     with pytest.raises(DataError, match="needs images of the source"):

@@ -43,7 +43,9 @@ def shifted(pool: Pool) -> Pool:
 
 @pytest.fixture(scope="module")
 def known(files: Files, target: ImageSet, train: Train) -> InitialModel:
-    """A network that knows the four patterns, with the head that it was trained with and a new one."""
+    """A network that knows the four patterns, with the head that it was trained with and a new
+    one.
+    """
     checkpoint = train(CELL, target, 80)
     network = load(checkpoint.architecture, files.get_tensors(checkpoint.weights))
     head = {name: tensor.clone() for name, tensor in network.head.state_dict().items()}

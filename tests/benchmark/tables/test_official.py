@@ -42,11 +42,23 @@ def run(
     shuffled = {key: accuracy[key] for key in rng.permutation(list(accuracy)).tolist()}
     curve = {epoch: float(rng.uniform()) for epoch in range(epochs)}
     return {
-        "name": f"infer.tiny-{name}", "net_state_dict": None, "train_acc1es": dict(curve), "train_acc5es": dict(curve),
-        "train_losses": dict(curve), "train_times": dict(curve), "arch_config": {"channel": 16, "num_cells": 5, "class_num": 10},
-        "params": np.float64(0.1), "flop": np.float64(15.0), "seed": seed, "epochs": epochs, "latency": [0.01], "eval_names": splits,
-        "eval_acc1es": shuffled, "eval_times": dict.fromkeys(shuffled, 1.0), "eval_losses": dict.fromkeys(shuffled, 2.0),
-    }  # fmt: skip
+        "name": f"infer.tiny-{name}",
+        "net_state_dict": None,
+        "train_acc1es": dict(curve),
+        "train_acc5es": dict(curve),
+        "train_losses": dict(curve),
+        "train_times": dict(curve),
+        "arch_config": {"channel": 16, "num_cells": 5, "class_num": 10},
+        "params": np.float64(0.1),
+        "flop": np.float64(15.0),
+        "seed": seed,
+        "epochs": epochs,
+        "latency": [0.01],
+        "eval_names": splits,
+        "eval_acc1es": shuffled,
+        "eval_times": dict.fromkeys(shuffled, 1.0),
+        "eval_losses": dict.fromkeys(shuffled, 2.0),
+    }
 
 
 def runs(
