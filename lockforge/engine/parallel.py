@@ -208,13 +208,14 @@ def _quiet_torch() -> Iterator[None]:
     """Processes that are started inside tell of torch's errors and not of its warnings: one is that
     unused parameters were looked for.
     """
-    name = "TORCH_CPP_LOG_LEVEL"
-    before = os.environ.get(name)
-    os.environ[name] = before or "ERROR"
+    # PYTHONSAFEPATH: they must not import what lies in the current folder, as workers must not.
+    names = {"TORCH_CPP_LOG_LEVEL": "ERROR", "PYTHONSAFEPATH": "1"}
+    added = [name for name in names if name not in os.environ]
+    os.environ |= {name: names[name] for name in added}
     try:
         yield
     finally:
-        if before is None:
+        for name in added:
             del os.environ[name]
 
 

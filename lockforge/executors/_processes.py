@@ -186,8 +186,9 @@ def give_back_memory() -> None:
 
 
 def _start() -> _Worker:
-    command = [sys.executable, "-m", "lockforge.executors.worker"]
-    process = subprocess.Popen(  # noqa: S603
+    # -P: a worker must not import what lies in the current folder, which may be a stranger's release.
+    command = [sys.executable, "-P", "-m", "lockforge.executors.worker"]
+    process = subprocess.Popen(  # noqa: S603  our own program
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -407,3 +407,17 @@ def test_a_cluster_that_is_not_there_is_named(work: Work) -> None:
         make_executor("ray", address="127.0.0.1:1").run(
             Job(measure_cell), [Task((), work)], lambda _done: None
         )
+
+
+def test_a_worker_imports_nothing_from_the_current_folder(
+    digits: ImageSet, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who stands in a stranger's release and verifies it runs none of the files there."""
+    witness = tmp_path / "witness"
+    for module in ("torch", "numpy", "lockforge"):
+        (tmp_path / f"{module}.py").write_text(f"open({str(witness)!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    results = carried_out(Processes(workers=1), trainings(digits), CELLS[:1], work)
+    assert len(results) == 1
+    assert not witness.exists()
