@@ -366,6 +366,18 @@ def _spent(partial: Path) -> float:
     return float(noted.read_text()) if noted.is_file() else 0.0
 
 
+def is_runs_folder(folder: Path) -> bool:
+    """Whether a folder carries the mark of a runs folder, `format.json` with a layout's number."""
+    mark = folder / "format.json"
+    try:
+        if mark.is_symlink() or mark.stat().st_size > 1000:
+            return False
+        tree = json.loads(mark.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(tree, dict) and tree.keys() == {"version"} and type(tree["version"]) is int
+
+
 def _check_format(folder: Path) -> None:
     mark = folder / "format.json"
     if mark.is_file():

@@ -247,3 +247,31 @@ def test_only_values_can_be_asked_about(do: Runs) -> None:
     """A list or an object has no digest and is refused."""
     with pytest.raises(TypeError, match="records, tuples and plain values"):
         do(double, [1])  # type: ignore[arg-type]
+
+
+def test_clean_removes_nothing_from_a_folder_that_is_no_runs_folder(tmp_path: Path) -> None:
+    """A home folder given by mistake keeps all that is in it, and the message says why."""
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("dear")
+    for mark in (None, "{}", '{"version": "1"}', '{"version": 1, "name": "an app"}', "not json"):
+        if mark is not None:
+            (tmp_path / "format.json").write_text(mark)
+        with pytest.raises(DataError, match="no runs folder"):
+            clean_runs(tmp_path, everything=True)
+    assert (tmp_path / "letters" / "dear.txt").is_file()
+
+
+def test_clean_removes_only_names_of_its_own_making(do: Runs, tmp_path: Path) -> None:
+    """What somebody else laid into a runs folder stays, behind a link too."""
+    do(name)
+    outside = tmp_path / "outside"
+    (outside / "0123456789abcdef").mkdir(parents=True)
+    (do.folder / "linked").symlink_to(outside)
+    mine = do.folder / "notes" / "important"
+    mine.mkdir(parents=True)
+    (do.folder / "files" / "thesis.txt").parent.mkdir(exist_ok=True)
+    (do.folder / "files" / "thesis.txt").write_text("mine")
+    assert clean_runs(do.folder, everything=True)[0] == 1
+    assert mine.is_dir()
+    assert (do.folder / "files" / "thesis.txt").is_file()
+    assert (outside / "0123456789abcdef").is_dir()

@@ -2,11 +2,19 @@
 
 import contextlib
 import json
+import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lockforge.errors import DataError
 from lockforge.files import held, writing
+from lockforge.runs import is_runs_folder
+
+_KEY = re.compile(r"[0-9a-f]{16}(\.partial)?")
+_FILE = re.compile(r"sha256-[0-9a-f]{64}(\..+)?")
+_STAGE = re.compile(r"[a-z][a-z_]*")
 
 
 @dataclass(frozen=True)
@@ -23,8 +31,8 @@ class RunEntry:
 def list_runs(folder: Path) -> tuple[RunEntry, ...]:
     """Every finished and interrupted question below a runs folder."""
     entries = []
-    for path in sorted(folder.glob("*/*")):
-        if not path.is_dir() or path.parent.name == "files":
+    for path in _entries(folder) if folder.is_dir() else ():
+        if path.parent.name == "files":
             continue
         finished = not path.name.endswith(".partial")
         noted = path / "provenance.json"
@@ -38,14 +46,39 @@ def list_runs(folder: Path) -> tuple[RunEntry, ...]:
     return tuple(entries)
 
 
+def _entries(folder: Path) -> Iterator[Path]:
+    """What LockForge itself made below a runs folder: stage results by their key, files by their
+    hash. Links are never followed, and other names are passed over.
+    """
+    for room in sorted(folder.iterdir()):
+        if room.is_symlink() or not room.is_dir() or not _STAGE.fullmatch(room.name):
+            continue
+        for path in sorted(room.iterdir()):
+            own = (
+                _FILE.fullmatch(path.name) and path.is_file()
+                if room.name == "files"
+                else _KEY.fullmatch(path.name) and path.is_dir()
+            )
+            if own and not path.is_symlink():
+                yield path
+
+
 def clean_runs(folder: Path, *, everything: bool) -> tuple[int, int]:
     """Remove interrupted questions (all questions and files when `everything`).
 
     Returns: how many folders or files were removed, and their bytes.
-    Raises: ResourceError: one of them is in use.
+    Raises: DataError: the folder holds something and is no runs folder. ResourceError: one of them
+        is in use.
     """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return 0, 0
+    if not is_runs_folder(folder):
+        raise DataError(
+            f"{folder} is no runs folder of LockForge: it has no format.json that says so",
+            hint="give the folder that was given to --runs; nothing was removed",
+        )
     removed = freed = 0
-    for path in sorted(folder.glob("*/*")):
+    for path in tuple(_entries(folder)):
         if not everything and not path.name.endswith(".partial"):
             continue
         with contextlib.ExitStack() as stack:
