@@ -7,12 +7,13 @@ configuration is the empty one. No time is in it: the same release gives the sam
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from lockforge.errors import ResourceError
-from lockforge.evidence.manifest import hash_folder
+from lockforge.errors import IntegrityError, RecipeError, ResourceError
+from lockforge.evidence.manifest import hash_folder, read_limited
 from lockforge.files import whole_folder, write_whole
 from lockforge.records import FileRef, canonical_json
 
@@ -38,21 +39,33 @@ SUFFIXES: Mapping[str, str] = {
 }
 OTHER = "application/octet-stream"
 
+_BLOB = re.compile(r"blobs/sha256/[0-9a-f]{64}")
+
 
 def check_layout_place(out: Path) -> None:
     """Refuse a place where a layout cannot be laid out, before any work.
 
     Raises: ResourceError: something else is there.
     """
-    if out.is_symlink() or (
-        out.exists()
-        and not (out / "oci-layout").is_file()
-        and not (out.is_dir() and not any(out.iterdir()))
-    ):
+    empty = out.is_dir() and not any(out.iterdir())
+    if out.is_symlink() or (out.exists() and not empty and not _is_our_layout(out)):
         raise ResourceError(
             f"{out} exists and is no OCI layout",
-            hint="give another --oci; only a layout is replaced",
+            hint="give another --oci; only a layout of a release, with nothing beside it, is "
+            "replaced",
         )
+
+
+def _is_our_layout(out: Path) -> bool:
+    """Whether a folder is a layout of a release and holds nothing else."""
+    try:
+        names = set(hash_folder(out))
+        index = json.loads(read_limited(out / "index.json"))
+        kinds = [entry["artifactType"] for entry in index["manifests"]]
+    except (IntegrityError, RecipeError, ValueError, KeyError, TypeError):
+        return False
+    plain = {name for name in names if not _BLOB.fullmatch(name)}
+    return kinds == [ARTIFACT] and plain == {"oci-layout", "index.json"}
 
 
 def write_layout(release: Path, out: Path) -> str:

@@ -7,9 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lockforge.data.batches import load_pool
-from lockforge.errors import ResourceError
+from lockforge.errors import IntegrityError, ResourceError
 from lockforge.evidence.curves import overall
-from lockforge.evidence.manifest import MANIFEST, write_manifest
+from lockforge.evidence.manifest import (
+    check_manifest,
+    hash_folder,
+    read_manifest,
+    write_manifest,
+)
 from lockforge.evidence.statistics import target_tests
 from lockforge.export.int8 import INT8, check_int8, measured, to_int8
 from lockforge.export.onnx import parity_of, to_onnx
@@ -114,20 +119,37 @@ def check_place(out: Path) -> None:
             hint="give the release a folder of its own",
         )
     try:
-        taken = (
-            out.exists()
-            and not (out / MANIFEST).is_file()
-            and not (out.is_dir() and not any(out.iterdir()))
-        )
+        empty = out.is_dir() and not any(out.iterdir())
+        foreign = None if empty or not out.exists() else _not_a_release(out)
     except OSError as error:
         raise ResourceError(
             f"{out} cannot be read: {error.strerror}", hint="give a folder you may read and write"
         ) from error
-    if taken:
+    if foreign:
         raise ResourceError(
-            f"{out} exists and is no LockForge release",
-            hint="give another --out; only a release is replaced",
+            f"{out} exists and is no LockForge release: {foreign}",
+            hint="give another --out; only a folder that holds a whole release and nothing else is "
+            "replaced",
         )
+
+
+def _not_a_release(folder: Path) -> str | None:
+    """Why a folder is not a release with just its own files; None where it is one."""
+    if not folder.is_dir():
+        return "it is no folder"
+    try:
+        manifest = read_manifest(folder)
+        faults = [
+            *(
+                f"its manifest does not list {name}"
+                for name in Artifact.required
+                if name not in manifest.files
+            ),
+            *check_manifest(manifest, hash_folder(folder)),
+        ]
+    except IntegrityError as error:
+        return error.message
+    return faults[0] if faults else None
 
 
 def lay_out(

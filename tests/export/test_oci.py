@@ -116,3 +116,19 @@ def test_only_a_layout_is_replaced_and_links_are_refused(release: Path, tmp_path
     (release / "link").symlink_to(tmp_path / "mine" / "thesis")
     with pytest.raises(IntegrityError, match="is a link"):
         write_layout(release, tmp_path / "oci")
+
+
+def test_a_layout_with_other_things_in_it_is_not_replaced(release: Path, tmp_path: Path) -> None:
+    """A layout of another artifact, and a file beside ours, stay."""
+    out = tmp_path / "oci"
+    write_layout(release, out)
+    write_layout(release, out)
+    (out / "notes").write_text("mine")
+    with pytest.raises(ResourceError, match="no OCI layout"):
+        write_layout(release, out)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    (other / "index.json").write_text('{"schemaVersion": 2, "manifests": [{"mediaType": "x"}]}')
+    with pytest.raises(ResourceError, match="no OCI layout"):
+        write_layout(release, other)

@@ -66,6 +66,39 @@ def test_only_a_release_is_replaced(place: Path) -> None:
             check_place(wrong)
 
 
+MANIFESTS = {
+    "a browser extension": '{"manifest_version": 3, "name": "mine", "version": "1"}',
+    "no file is listed": '{"schema_version": 1, "signer": null, "files": {}}',
+    "not JSON": "mine",
+}
+
+
+@pytest.mark.parametrize("text", MANIFESTS.values(), ids=MANIFESTS.keys())
+def test_a_folder_with_a_manifest_of_something_else_is_not_replaced(place: Path, text: str) -> None:
+    """Many tools have a file manifest.json: it alone makes no release."""
+    place.mkdir()
+    (place / "manifest.json").write_text(text)
+    (place / "source.js").write_text("mine")
+    with pytest.raises(ResourceError, match="no LockForge release"):
+        check_place(place)
+
+
+def test_a_release_with_a_file_of_somebody_elses_is_not_replaced(
+    artifact: Artifact, files: Files, place: Path
+) -> None:
+    """Notes beside a release, a repository in it, and a file that was edited would be lost."""
+    lay_out(artifact, files, place, CIRCUMSTANCES, None)
+    check_place(place)
+    (place / "notes.txt").write_text("mine")
+    with pytest.raises(ResourceError, match=r"notes\.txt"):
+        check_place(place)
+    (place / "notes.txt").unlink()
+    name = next(iter(artifact.files))
+    (place / name).write_bytes(files.get(artifact.files[name]) + b"!")
+    with pytest.raises(ResourceError, match="no LockForge release"):
+        check_place(place)
+
+
 def test_the_folder_one_is_in_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It could not be renamed away, however empty it is."""
     place.mkdir()
