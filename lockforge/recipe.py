@@ -385,10 +385,47 @@ class Recipe(Record):
     export: Annotated[ExportRecipe, says("what a release holds")] = ExportRecipe()
 
 
+LARGEST_YAML = 2**17  # bytes; a recipe has about a fiftieth of it
+_DEEPEST_YAML = 20
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-3 as a number and refuses duplicate keys."""
+    """Safe YAML that reads 1e-3 as a number and refuses duplicate keys, anchors and deep nesting.
+
+    A few lines of aliases stand for more values than any memory holds.
+    """
+
+    # Without these: 1:30 is base 60, 010 is base 8 and 2001-01-01 a date in YAML 1.1.
+    yaml_implicit_resolvers = {  # noqa: RUF012  as PyYAML declares it
+        first: [
+            (tag, pattern)
+            for tag, pattern in resolvers
+            if tag.split(":")[-1] not in {"int", "float", "timestamp", "merge"}
+        ]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """The next node, unless it is or has an anchor, or lies too deep."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            raise yaml.constructor.ConstructorError(
+                None, None, "anchors and aliases are not read here", event.start_mark
+            )
+        self.depth += 1
+        if self.depth > _DEEPEST_YAML:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"nested more than {_DEEPEST_YAML} deep", event.start_mark
+            )
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789")
+)
 _StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)$"),
@@ -429,9 +466,14 @@ def parse_yaml(text: str, where: str, what: str = "recipe") -> Any:
     Args: where, what: the file and its kind, for messages.
     Raises: RecipeError: no valid YAML, duplicate keys, or tags that name code.
     """
+    if len(text) > LARGEST_YAML:
+        raise RecipeError(
+            f"{where}: {len(text)} characters, and a {what} may have {LARGEST_YAML}",
+            hint=f"see docs/{_PAGES[what]}",
+        )
     try:
-        # a SafeLoader subclass: it builds plain values only
-        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506
+        # A SafeLoader subclass builds plain values only.
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506  it is a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         mark = getattr(error, "problem_mark", None)
@@ -454,6 +496,20 @@ def recipe_folder() -> Path:
     return installed if installed.is_dir() else Path(__file__).resolve().parent.parent / "recipes"
 
 
+def read_yaml_text(path: Path) -> str:
+    """The text of a YAML file.
+
+    Raises: OSError, UnicodeDecodeError: it cannot be read. RecipeError: it is too large.
+    """
+    with path.open("rb") as file:
+        data = file.read(LARGEST_YAML + 1)
+    if len(data) > LARGEST_YAML:
+        raise RecipeError(
+            f"{path} has more than {LARGEST_YAML} bytes", hint="a recipe or policy is a short text"
+        )
+    return data.decode("utf-8")
+
+
 def recipe_text(name: str) -> str:
     """The text of a recipe given by its name or by its path.
 
@@ -462,7 +518,7 @@ def recipe_text(name: str) -> str:
     shipped = recipe_folder() / f"{name}.yaml"
     path = shipped if re.fullmatch(r"[A-Za-z0-9_-]+", name) and shipped.is_file() else Path(name)
     try:
-        return path.read_text(encoding="utf-8")
+        return read_yaml_text(path)
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise RecipeError(
             f"no recipe {name!r}: {error}",

@@ -270,7 +270,8 @@ def examine(
         ), None
     check("manifest", lambda: _manifest(release))
     check("signature", lambda: _signature(release, trust))
-    check("report", lambda: _report(release))
+    # Nothing of a release is read further once its list of files or its signature has failed.
+    check("report", lambda: _report(release), "manifest", "signature")
     check("attestation", lambda: _attestation(release, trust), "manifest", "signature", "report")
     check("figures", lambda: _figures(release), "report")
     check("weights", lambda: _weights(release), "report")

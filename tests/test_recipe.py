@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockforge.errors import RecipeError
-from lockforge.recipe import Recipe, explain, parse_yaml, read_recipe, shipped_recipes, template
+from lockforge.recipe import (
+    LARGEST_YAML,
+    Recipe,
+    explain,
+    parse_yaml,
+    read_recipe,
+    shipped_recipes,
+    template,
+)
 
 
 def written(folder: Path, text: str) -> str:
@@ -54,8 +62,8 @@ def test_all_faults_are_listed_at_once(tmp_path: Path) -> None:
         ("seed: !!python/object/apply:os.system [echo]\n", "not a recipe"),
         ("seed: [1\n", "not a recipe"),
         ("- 1\n", "a table of keys"),
-        ("seed: 2020-01-01\n", "numbers, words"),
-        ("train: {learning_rate: .inf}\n", "numbers, words"),
+        ("seed: 2020-01-01\n", "2020-01-01"),
+        ("train: {learning_rate: .inf}\n", ".inf"),
         ("&a [*a]", "recipe"),
     ],
 )
@@ -125,4 +133,39 @@ def test_any_text_is_a_value_or_a_recipe_error(text: str) -> None:
         "datetime",
         "bytes",
         "set",
+    }
+
+
+BOMB = "a: &a [x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join(['*' + old] * 9)}]\n"
+    for old, new in zip("abcdefg", "bcdefgh", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (BOMB, "anchors and aliases"),
+        ("seed: &seed 1", "anchors and aliases"),
+        ("train: " + "[" * 40 + "]" * 40, "deep"),
+        ("note: " + "x" * LARGEST_YAML, "characters"),
+    ],
+)
+def test_yaml_that_grows_is_refused_before_it_does(text: str, reason: str) -> None:
+    """A few hundred bytes of aliases would be more values than any memory holds."""
+    with pytest.raises(RecipeError, match=reason):
+        parse_yaml(text, "recipe.yaml")
+
+
+def test_numbers_are_decimal_only() -> None:
+    """YAML 1.1 reads 1:30 as ninety, 010 as eight and 2001-01-01 as a date; here they are text."""
+    tree = parse_yaml("a: 1:30\nb: 010\nc: 2001-01-01\nd: 12\ne: -3\nf: 1e-3\ng: 0", "recipe.yaml")
+    assert tree == {
+        "a": "1:30",
+        "b": "010",
+        "c": "2001-01-01",
+        "d": 12,
+        "e": -3,
+        "f": 0.001,
+        "g": 0,
     }
