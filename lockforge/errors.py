@@ -69,7 +69,10 @@ def memory_ran_out(error: BaseException) -> ResourceError | None:
     )
     if not said and not isinstance(error, MemoryError):
         return None
-    hint = "give smaller images (data.size), a smaller batch, fewer images (data.limit_per_class) or fewer --workers"
+    hint = (
+        "give smaller images (data.size), a smaller batch, fewer images (data.limit_per_class) "
+        "or fewer --workers"
+    )
     return ResourceError("memory ran out", hint=hint)
 
 

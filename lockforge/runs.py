@@ -4,7 +4,7 @@ answer.
     runs/
       format.json                                 the version of this layout
       files/sha256-9c1e....safetensors            arrays and weights, named by their bytes
-      embed_task/3f2a9c1d04b7aa10/                a finished question: result.json, inputs.json, provenance.json, log.jsonl
+      embed_task/3f2a9c1d04b7aa10/                a finished call: result, inputs, provenance, log
       train_cell/77e0b1c2aa90ffe1.partial/        interrupted: resumes here
 
 The key of a question is the SHA-256 of the stage's name and version, the seed, and the digests of

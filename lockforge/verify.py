@@ -308,7 +308,12 @@ def _signature(release: Release, trust: Trust) -> str:
         else ""
     )
     if not signer.established:
-        return f"signer not established: {signer}{'; --identity and --identity-provider ask for one' if signer.keyless else ''}{ignored}"
+        return (
+            "signer not established: "
+            f"{signer}"
+            f"{'; --identity and --identity-provider ask for one' if signer.keyless else ''}"
+            f"{ignored}"
+        )
     return f"signed by {'' if signer.name else 'the given key '}{signer}{ignored}"
 
 
@@ -448,7 +453,10 @@ def _weights(release: Release) -> str:
     faults = zero_faults(pruning, release.tensors) if pruning else ()
     if faults:
         raise IntegrityError(f"{WEIGHTS} is not as sparse as the report says", faults=faults)
-    return f"{tensors} tensors, the ones that were audited{f', {pruning.sparsity:.1%} zeros where pruned' if pruning else ''}"
+    return (
+        f"{tensors} tensors, the ones that were "
+        f"audited{f', {pruning.sparsity:.1%} zeros where pruned' if pruning else ''}"
+    )
 
 
 def _parity(release: Release, *, wanted: bool) -> str:
@@ -464,7 +472,10 @@ def _parity(release: Release, *, wanted: bool) -> str:
     if find_spec("onnxruntime") is None:
         return "not checked: onnxruntime is not installed (pip install 'lockforge[cpu]')"
     if origin_of(release.report.subjects.release.architecture) == "python":
-        return "not checked: a function of the owner's makes the network, and verify runs no code from elsewhere"
+        return (
+            "not checked: a function of the owner's makes the network, and verify runs no code "
+            "from elsewhere"
+        )
     from lockforge.evidence.parity import compare, probe_inputs
 
     architecture, recipe = release.report.subjects.release.architecture, release.recipe

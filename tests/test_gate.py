@@ -550,12 +550,12 @@ def test_junit_has_a_case_a_check_and_a_failure_where_it_failed() -> None:
     bad = NASTY.model_copy(update={"name": "t: suite", "value": "<&>]]>\"'", "bound": "x"})
     # our own
     root = ET.fromstring(ci_files.junit(Verdict(checks=(fine, bad)), "release"))  # noqa: S314
-    assert root.find("testsuite").attrib["failures"] == root.attrib["failures"] == "1"  # type: ignore[union-attr]
+    assert root.find("testsuite").attrib["failures"] == root.attrib["failures"] == ("1")  # type: ignore[union-attr]
     cases = {case.attrib["name"]: case.find("failure") for case in root.iter("testcase")}
     assert cases["manifest"] is None
     assert cases["t: suite"].attrib["message"] == "<&>]]>\"'"  # type: ignore[union-attr]
     # our own
-    assert ET.fromstring(ci_files.junit(Verdict(checks=()), "release")).attrib["failures"] == "1"  # noqa: S314
+    assert ET.fromstring(ci_files.junit(Verdict(checks=()), "release")).attrib["failures"] == ("1")  # noqa: S314
 
 
 def test_sarif_has_a_result_for_each_failure_and_names_no_machine() -> None:

@@ -21,7 +21,10 @@ NOT_NEEDED = (
 
 def loaded_by(statement: str, heavy: tuple[str, ...] = HEAVY) -> set[str]:
     """The heavy packages that one import loads in a fresh process."""
-    code = f"{statement}\nimport sys\nprint(' '.join(name for name in {heavy!r} if name in sys.modules))"
+    code = (
+        f"{statement}\nimport sys\nprint(' '.join(name for name in {heavy!r} if name in "
+        "sys.modules))"
+    )
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
@@ -59,7 +62,10 @@ def test_a_gate_opens_what_it_needs_and_no_more(tmp_path: Path) -> None:
         str(tmp_path / "key.pub"),
     ]
     (tmp_path / "policy.yaml").write_text("attestation: optional\nmax_age_days: 1\n")
-    run = f"from typer.main import get_command\nfrom lockforge.cli import app\nget_command(app)({words!r}, standalone_mode=False)"
+    run = (
+        "from typer.main import get_command\nfrom lockforge.cli import "
+        f"app\nget_command(app)({words!r}, standalone_mode=False)"
+    )
     assert loaded_by(run, NOT_NEEDED) == set()
 
 

@@ -29,8 +29,10 @@ network: {stem_channels: 4, cells_per_stage: 1}
 embed: {samples: 32, head_steps: 5}
 search: {steps: 5, simulated: 2, shortlist: {cells: 2, fit: {epochs: 1, batch_size: 32}}}
 train: {epochs: 2, batch_size: 32, learning_rate: 0.05}
-prune: {method: ntp, sparsity: 0.5, max_source_drop: 1.0, rounds: 2, fit: {steps: 2, batch_size: 32}, recovery: {steps: 3, batch_size: 32}}
-audit: {images_per_class: [1, 2, 0], seeds: 2, steps: 5, fine_tune_rates: [0.01], probe_rates: [0.1]}
+prune: {method: ntp, sparsity: 0.5, max_source_drop: 1.0, rounds: 2, fit: {steps: 2,
+  batch_size: 32}, recovery: {steps: 3, batch_size: 32}}
+audit: {images_per_class: [1, 2, 0], seeds: 2, steps: 5, fine_tune_rates: [0.01],
+  probe_rates: [0.1]}
 export: {parity_samples: 3, int8: true}
 """
 

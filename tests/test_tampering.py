@@ -294,7 +294,7 @@ def test_every_point_that_is_edited_is_caught_unless_all_figures_follow(
         (tmp_path / "report.json").write_text(json.dumps(spoilt))
         if (
             way[-1] != "val_accuracy"
-        ):  # alone in its place, a setting is chosen whatever its validation accuracy: a re-run finds that
+        ):  # a setting that is alone is chosen whatever it scores: a re-run finds it
             assert not verify_report(tmp_path / "report.json").passed, way
 
 

@@ -110,7 +110,10 @@ def entropy_of_mean(logits: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
 def phases(budget: Budget, share: float) -> tuple[Budget, Budget]:
     """A share of the steps, and the others, one at least; together the budget's.
 
-    >>> [part.steps for part in phases(Budget(5, 64), 0.5)], [part.steps for part in phases(Budget(1, 64), 0.5)]
+    >>> (
+    ...     [part.steps for part in phases(Budget(5, 64), 0.5)],
+    ...     [part.steps for part in phases(Budget(1, 64), 0.5)],
+    ... )
     ([3, 2], [0, 1])
     """
     second = max(1, round(budget.steps * (1 - share)))

@@ -245,7 +245,9 @@ class Attempt:
 
 
 Asking = Generator[Sequence[Training], Sequence[Trained], Sequence[Attempt]]
-"""An attack under way: it asks for trainings and gets as many networks back, as often as it likes; it returns an attempt a setting."""
+"""An attack under way: it yields trainings and is sent as many networks back, as often as it
+likes; it returns an attempt for each setting.
+"""
 
 
 class Attack(Protocol):

@@ -1,8 +1,11 @@
 """Rows that choose by task embeddings alone, so that they need a task's images and measure nothing.
 
-    paper S, TU, TK          ArchLock's recipe as its text has it: ageing evolution under the packaged predictor, the fittest of the history
-    paper+oracle S, TU, TK   the same as its authors' code runs it. READS THE ANSWERS: it is there to show the difference, and is marked
-    proxies                  every connected cell ranked by the predictor, which was trained on zero-cost proxies: the first one, one run
+    paper S, TU, TK          ArchLock's recipe as its text has it: ageing evolution under the
+                             packaged predictor, the fittest of the history
+    paper+oracle S, TU, TK   the same as its authors' code runs it. READS THE ANSWERS: it is there
+                             to show the difference, and is marked
+    proxies                  every connected cell ranked by the predictor, which was trained on
+                             zero-cost proxies: the first one, one run
 
 S looks at the source's embedding, TU at made-up targets beside it, TK at the target's own (it plays
 the auxiliary set's). The oracle refuses every cell under a true source accuracy, and of the

@@ -45,7 +45,8 @@ _STYLE = (
     ":root{color-scheme:light dark}svg{background:#fcfcfb;font:13px "
     "system-ui,sans-serif}text{fill:#1b1f24}"
     ".soft{fill:#5b6470;font-size:12px}.title{font-size:16px;font-weight:600}.own{fill:none;stroke:#d9730d;stroke-width:3}.grid{stroke:#5b6470;stroke-opacity:.25}"
-    ".source{color:#0b62a8}.target{color:#b8540b}.line{fill:none;stroke:currentColor;stroke-width:2}.target .line{stroke-dasharray:6 4}"
+    ".source{color:#0b62a8}.target{color:#b8540b}.line{fill:none;stroke:currentColor;stroke-width:2}"
+    ".target .line{stroke-dasharray:6 4}"
     ".seed{fill:currentColor;fill-opacity:.35}.mean{fill:currentColor}"
     "@media(prefers-color-scheme:dark){svg{background:#14171b}text{fill:#e8eaed}.soft{fill:#9aa4b2}"
     ".source{color:#6cb6ff}.target{color:#ffab70}}"
@@ -149,7 +150,10 @@ def draw_heat(panels: Sequence[Panel], title: str, seeds: int, note: str = "") -
     for at, panel in enumerate(panels):
         parts += _heat(panel, _LABEL + sum(wide[:at]) + _GAP * at, low, named=at == 0)
     parts += _scale(_LABEL, 104 + deep + 26, low)
-    told = f"across: the task the cell is trained on; outlined: its own source; mean of {seeds} seeds; darker: worse for a thief"
+    told = (
+        f"across: the task the cell is trained on; outlined: its own source; mean of {seeds} "
+        "seeds; darker: worse for a thief"
+    )
     parts.append(f'<text class="soft" x="{_LABEL}" y="{height - 12}">{escape(told)}</text>')
     return _page(width, height, f"{title}: {', '.join(panel.row for panel in panels)}", parts, note)
 

@@ -1,12 +1,15 @@
 """The rows of the benchmark: each is a way to choose a cell, with what it may read.
 
     S          source measurements
-    TU table   source measurements; a prior over cells from the columns of tasks that are neither source nor target
+    TU table   source measurements; a prior over cells from the columns of tasks that are neither
+               source nor target
     TU shipped source measurements; the packaged meta-bench (real short trainings on other data): no
     table
-    TK         source measurements, and counted measurements of the target's column, which plays the auxiliary data
+    TK         source measurements, and counted measurements of the target's column, which plays the
+               auxiliary data
     random     source measurements of random cells, the best of them
-    evolution  source measurements of ageing evolution (Real et al. 2019: population 16, sample 4), the best of them
+    evolution  source measurements of ageing evolution (Real et al. 2019: population 16, sample 4),
+               the best of them
 
 The rows that need a task's images are in `embedded`.
 

@@ -36,7 +36,10 @@ from lockforge.data._raw_images import (
     refuse,
 )
 
-_HINT = "give x and y, or x_train, y_train, x_test, y_test (x_val, y_val): images (n, h, w, c) and one label each; see docs/data.md"
+_HINT = (
+    "give x and y, or x_train, y_train, x_test, y_test (x_val, y_val): images (n, h, w, c) and "
+    "one label each; see docs/data.md"
+)
 _PARTS = (("", UNDECIDED), ("_train", TRAIN), ("_val", VAL), ("_test", TEST))
 _NAMES = frozenset({f"{letter}{part}" for letter in "xy" for part, _ in _PARTS} | {"classes"})
 _UNREADABLE = (

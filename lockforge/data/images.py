@@ -15,7 +15,10 @@ from lockforge.recipe import DataRecipe
 
 __all__ = ["Images", "check_place", "read_images"]
 
-_HINT = "give a folder with one subfolder a class, an .npz, IDX, CIFAR .bin or .parquet file, or a built-in name such as digits"
+_HINT = (
+    "give a folder with one subfolder a class, an .npz, IDX, CIFAR .bin or .parquet file, or a "
+    "built-in name such as digits"
+)
 
 
 def check_place(place: str) -> None:

@@ -240,7 +240,10 @@ def _hold_apart(seen: Sequence[_Seen], *, drop: bool) -> list[Images]:
         for j, other in enumerate(seen):
             if roles.index(one.given.role) < roles.index(other.given.role):
                 both = int(np.isin(keys[i], keys[j], assume_unique=True).sum())
-                line = f"{one.given.name} and {other.given.name}: {both} different image(s) in both, of {len(keys[i])} and {len(keys[j])}"
+                line = (
+                    f"{one.given.name} and {other.given.name}: {both} different image(s) in "
+                    f"both, of {len(keys[i])} and {len(keys[j])}"
+                )
                 faults += [line] if both else []
                 same += [line] if both == len(keys[i]) == len(keys[j]) else []
     if same:

@@ -5,10 +5,14 @@ every data set is new to it. A class is a point in a space of drawing rules (Kat
 arXiv:2101.08515, classes that are formulas); an image of the class is that rule under jitter. Four
 families, each `PROTOTYPES` classes:
 
-    glyphs    characters of an invented script: two or three Bezier strokes; pen, slant, size, colours and background vary
-    shapes    filled outlines r(t) = 1 + sum_k a_k cos(k t + f_k); colour, texture, light and background vary
-    textures  noise with a spectrum of its own (slope, frequency band, direction) and a nonlinearity; colours vary
-    scenes    dead leaves (Lee, Mumford, Huang 2001; Baradad et al. 2021, arXiv:2106.05963): outline, size law and palette are the class
+    glyphs    characters of an invented script: two or three Bezier strokes; pen, slant, size,
+              colours and background vary
+    shapes    filled outlines r(t) = 1 + sum_k a_k cos(k t + f_k); colour, texture, light and
+              background vary
+    textures  noise with a spectrum of its own (slope, frequency band, direction) and a
+              nonlinearity; colours vary
+    scenes    dead leaves (Lee, Mumford, Huang 2001; Baradad et al. 2021, arXiv:2106.05963):
+              outline, size law and palette are the class
 
 Shapes: n images, side x side pixels, 3 colours in [0, 1]; coordinates run from -1 to 1 across the
     image.

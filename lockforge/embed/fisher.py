@@ -1,7 +1,9 @@
 r"""Diagonal Fisher information of a probe's convolutions and linear layers (Achille et al. 2019,
 Task2Vec, arXiv:1902.03545, section 2).
 
-    F_w = E_x E_{y ~ p(y|x)} [ (d log p(y|x) / d w)^2 ],      then the mean of F_w over the weights of each filter.
+    F_w = E_x E_{y ~ p(y|x)} [ (d log p(y|x) / d w)^2 ],
+
+then the mean of F_w over the weights of each filter.
 
 Per sample: gradients are squared before anything is averaged, and batch norm is in eval mode, so
 one image does not feel the others.
@@ -28,7 +30,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 DIRECTIONS = 5
-DEFINITION = f"task2vec-diagonal/1: means over filters, head left out; exact over y to {DIRECTIONS} classes, then {DIRECTIONS} sign draws"
+DEFINITION = (
+    f"task2vec-diagonal/1: means over filters, head left out; exact over y to {DIRECTIONS} "
+    f"classes, then {DIRECTIONS} sign draws"
+)
 
 
 def directions(

@@ -67,7 +67,10 @@ def draw_map(names: Sequence[str], distances: Float[np.ndarray, "t t"]) -> str:
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6"/><text x="{x:.1f}" y="{y - 12:.1f}" '
             f'text-anchor="middle">{escape(name)}</text>'
         )
-    told = f"{len(names)} tasks by Task2Vec's symmetric distance; the page holds {100 * held:.0f} % of the spread; lines lead to the nearest"
+    told = (
+        f"{len(names)} tasks by Task2Vec's symmetric distance; the page holds {100 * held:.0f} % "
+        "of the spread; lines lead to the nearest"
+    )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
         f'role="img"><title>{escape(told)}: '

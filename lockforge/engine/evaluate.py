@@ -78,7 +78,10 @@ def hits(outputs: Float[Tensor, "n *k"], labels: Tensor) -> Bool[Tensor, " n"]:
     """Which answers are right: the largest of k logits is at the label, or a single logit (k
     absent) has the sign of the label minus 1/2.
 
-    >>> hits(torch.tensor([[0.0, 2.0], [0.0, 2.0]]), torch.tensor([1, 0])).tolist(), hits(torch.tensor([3.0]), torch.tensor([1.0])).tolist()
+    >>> (
+    ...     hits(torch.tensor([[0.0, 2.0], [0.0, 2.0]]), torch.tensor([1, 0])).tolist(),
+    ...     hits(torch.tensor([3.0]), torch.tensor([1.0])).tolist(),
+    ... )
     ([True, False], [True])
     """
     return outputs.argmax(1) == labels if outputs.dim() > 1 else (outputs > 0) == (labels > 0.5)

@@ -38,7 +38,10 @@ def structure_of(module: nn.Module) -> str:
     Values are told apart by their `repr`: a part that holds something without one of its own is
     like no other network's.
 
-    >>> structure_of(nn.ReLU()) == structure_of(nn.ReLU()), structure_of(nn.Conv2d(1, 2, 3)) == structure_of(nn.Conv2d(1, 2, 3, stride=2))
+    >>> (
+    ...     structure_of(nn.ReLU()) == structure_of(nn.ReLU()),
+    ...     structure_of(nn.Conv2d(1, 2, 3)) == structure_of(nn.Conv2d(1, 2, 3, stride=2)),
+    ... )
     (True, False)
     """
     parts = [

@@ -230,7 +230,7 @@ def _watch(members: Sequence[_Member], context: RunContext) -> None:
         ends = [member.process.sentinel for member in members if member.process.exitcode is None]
         if (
             not lines and not ends
-        ):  # asked of these very lists: a process that ends in between would leave nothing to wait for
+        ):  # the lists, not the processes: one that ends in between would leave nothing to wait for
             break
         for ready in wait([*lines, *ends], timeout=None if deadline == float("inf") else 0.1):
             if isinstance(ready, Connection):
@@ -298,7 +298,7 @@ def _work(make: Make, job: str, place_json: str, line: Connection) -> None:
             fault |= {"message": error.message, "hint": error.hint, "faults": error.faults}
         elif isinstance(
             error, RuntimeError
-        ):  # torch's word for a peer that is gone, or a bug: the one who reads all of them knows which
+        ):  # torch's word for a peer that is gone, or a bug: whoever reads all of them knows
             fault |= {
                 "message": f"process {place.rank + 1} of {place.size} "
                 f"failed:\n{traceback.format_exc()}"

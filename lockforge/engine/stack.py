@@ -50,7 +50,7 @@ from lockforge.records import Epoch
 
 MOST_CPU = (
     2**18
-)  # numbers in the largest activation of a stack: 1 MB, about a core's cache; beyond it a stack is no faster
+)  # numbers in the largest activation: 1 MB, about a core's cache; beyond it stacks gain nothing
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8  # of torch.optim.Adam
 _SECONDS_A_REPORT = 0.5
 _DEFAULT_CONTEXT = RunContext()

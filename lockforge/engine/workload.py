@@ -71,7 +71,8 @@ def fits_of(
     """Trainings by a recipe on so many images, validated on so many.
 
     >>> fits_of(FitRecipe(epochs=2, batch_size=8), 20, 5)
-    TrainingCost(trainings=1, steps=4, examples=8, validated=10, gradients=1.0, together=1, of='network')
+    TrainingCost(trainings=1, steps=4, examples=8, validated=10, gradients=1.0, together=1,
+    of='network')
     >>> fits_of(FitRecipe(steps=7, batch_size=64, select="last"), 20, 5).validated
     5
     """

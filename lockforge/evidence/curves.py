@@ -221,7 +221,10 @@ def name_of(point: AttackPoint) -> str:
     several.
     """
     budgets = f", {point.budget} budgets" if point.budget > 1 else ""
-    return f"{point.start}:{point.attacker} [{point.setting}] at {point.samples} images, seed {point.seed}{budgets}"
+    return (
+        f"{point.start}:{point.attacker} [{point.setting}] at {point.samples} images, seed "
+        f"{point.seed}{budgets}"
+    )
 
 
 def _table(points: Sequence[AttackPoint], same_as: Mapping[Start, Start]) -> _Table:
@@ -406,7 +409,8 @@ def measure(
 def _worst(slc: Sequence[SlcArea], start: Start) -> str:
     """The attacker with the highest mean SLC-AUC from a start."""
     mine = [entry for entry in slc if entry.start == start]
-    return f"{start}:{min(mine, key=lambda entry: (-(entry.normalised.mean or 0.0), entry.attacker)).attacker}"
+    strongest = min(mine, key=lambda entry: (-(entry.normalised.mean or 0.0), entry.attacker))
+    return f"{start}:{strongest.attacker}"
 
 
 def _ablations(
@@ -564,7 +568,10 @@ def in_words(estimate: Estimate) -> str:
         return f"undefined ({estimate.reason})"
     if estimate.low is None or estimate.high is None:
         return f"{estimate.mean:.3f} ({estimate.reason or 'no interval'})"
-    return f"{estimate.mean:.3f} (95 % interval {estimate.low:.3f} to {estimate.high:.3f}, {len(estimate.per_seed)} seeds)"
+    return (
+        f"{estimate.mean:.3f} (95 % interval {estimate.low:.3f} to {estimate.high:.3f}, "
+        f"{len(estimate.per_seed)} seeds)"
+    )
 
 
 def verdict(measures: Measures, suite: str, skipped: Sequence[str] = ()) -> AuditVerdict:
@@ -616,7 +623,10 @@ def _doubt(dummy: Estimate, suite: str, skipped: Sequence[str]) -> str:
         or dummy.high is None
         or not dummy.low - DUMMY_MARGIN <= 1 <= dummy.high + DUMMY_MARGIN
     ):
-        return f", but an empty network, for which it must be 1, gets {in_words(dummy)}: the audit is off"
+        return (
+            f", but an empty network, for which it must be 1, gets {in_words(dummy)}: the audit "
+            "is off"
+        )
     if suite in INDICATIVE:
         return f"; the {suite} suite has too few attackers to say more"
     return _left_out(skipped)
@@ -660,7 +670,8 @@ def _short_of_budget(measures: Measures) -> str:
 def overall(verdicts: Sequence[AuditVerdict]) -> str:
     """The worst verdict over several targets, in words.
 
-    >>> overall([AuditVerdict(word="delays", reason=""), AuditVerdict(word="no protection", reason="")]), overall([])
+    >>> words = ("delays", "no protection")
+    >>> overall([AuditVerdict(word=word, reason="") for word in words]), overall([])
     ('no protection', 'not audited')
     """
     said = {verdict.word for verdict in verdicts}

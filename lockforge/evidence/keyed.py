@@ -76,10 +76,18 @@ def recognise(
     and classes, shape, counts and, to two places, mean and deviation agree. other: they are not.
 
     >>> from lockforge.records import Splits
-    >>> made = {"classes": ("a", "b"), "shape": (1, 8, 8), "std": (0.2,), "counts": Splits(train=4, val=2, test=2)}
+    >>> made = {
+    ...     "classes": ("a", "b"),
+    ...     "shape": (1, 8, 8),
+    ...     "std": (0.2,),
+    ...     "counts": Splits(train=4, val=2, test=2),
+    ... }
     >>> here = ImageSet(mean=(0.123,), pixels=FileRef(sha256="0" * 64, size=1), **made)
     >>> said = keyed_set(here, b"the owner's", exact=False)
-    >>> [recognise(said, here, "keyed", key) for key in (b"the owner's", b"another", None)], recognise(said, here, "open", None)
+    >>> (
+    ...     [recognise(said, here, "keyed", key) for key in (b"the owner's", b"another", None)],
+    ...     recognise(said, here, "open", None),
+    ... )
     (['same', 'alike', 'alike'], 'other')
     """
     if digests == "open":

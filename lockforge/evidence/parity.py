@@ -30,7 +30,10 @@ class Parity:
     def __str__(self) -> str:
         """In one line, as reports have it."""
         word = "same logits" if self.same else "OTHER LOGITS"
-        return f"{word}: largest difference {self.largest:.1e} on {self.inputs} seeded inputs (allowed {ABSOLUTE:g} + {RELATIVE:g} x size)"
+        return (
+            f"{word}: largest difference {self.largest:.1e} on {self.inputs} seeded inputs "
+            f"(allowed {ABSOLUTE:g} + {RELATIVE:g} x size)"
+        )
 
 
 def probe_inputs(

@@ -185,7 +185,10 @@ def _other_work(old: Sequence[AttackPoint], new: Sequence[AttackPoint]) -> str:
     if said == found:
         return ""
     steps = [sum(each for _, each in one) for one in (said, found)]
-    return f"{len(said)} settings with {steps[0]} steps stated, the suite has {len(found)} with {steps[1]}"
+    return (
+        f"{len(said)} settings with {steps[0]} steps stated, the suite has {len(found)} with "
+        f"{steps[1]}"
+    )
 
 
 def _tested(points: Sequence[AttackPoint]) -> float:
@@ -207,5 +210,8 @@ def _together(apart: Sequence[tuple[float, float, int]]) -> Check:
     allowed = (
         student_t_quantile(1 - FALSE_ALARM / 2, min(freedom for _, _, freedom in apart)) * wide
     )
-    said = f"together: {average:+.4f} apart on average over {len(apart)} place(s), {allowed:.4f} allowed"
+    said = (
+        f"together: {average:+.4f} apart on average over {len(apart)} place(s), {allowed:.4f} "
+        "allowed"
+    )
     return Check(name="rerun", value=said, bound=BOUND, passed=abs(average) <= allowed)

@@ -146,7 +146,10 @@ def paired_t_p(lower: Sequence[float], upper: Sequence[float]) -> float:
     small where `lower` is below `upper`. A single pair shows nothing: p is 1. Differences that are
     all the same leave no room for chance: p is 0 when they are above 0, else 1.
 
-    >>> round(paired_t_p([0.1, 0.2, 0.3], [0.3, 0.3, 0.6]), 4)  # t = 2 sqrt 3 with 2 degrees of freedom
+    >>> round(
+    ...     paired_t_p([0.1, 0.2, 0.3], [0.3, 0.3, 0.6]),
+    ...     4,
+    ... )  # t = 2 sqrt 3 with 2 degrees of freedom
     0.0371
     """
     rests = [b - a for a, b in zip(lower, upper, strict=True)]

@@ -186,7 +186,8 @@ def give_back_memory() -> None:
 
 
 def _start() -> _Worker:
-    # -P: a worker must not import what lies in the current folder, which may be a stranger's release.
+    # -P: a worker must not import what lies in the current folder, which may be a stranger's
+    # release.
     command = [sys.executable, "-P", "-m", "lockforge.executors.worker"]
     process = subprocess.Popen(  # noqa: S603  our own program
         command,

@@ -165,7 +165,9 @@ class NamedNetwork(Classifier):
 def from_published(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a published file under the names that a `NamedNetwork` has for them.
 
-    >>> sorted(from_published("resnet18", {"fc.bias": torch.zeros(1), "conv1.weight": torch.zeros(1)}))
+    >>> sorted(
+    ...     from_published("resnet18", {"fc.bias": torch.zeros(1), "conv1.weight": torch.zeros(1)}),
+    ... )
     ['body.conv1.weight', 'head.bias']
     """
     head = f"{known(name).head}."

@@ -249,4 +249,7 @@ def _other_name(tensors: Mapping[str, Tensor], size: tuple[int, int]) -> str:
             fits.append(name)
     if fits:
         return f"these tensors fit {' and '.join(fits)}: give that name"
-    return f"give the weights of this very network, with torchvision's parameter names; known are: {', '.join(NAMES)}"
+    return (
+        "give the weights of this very network, with torchvision's parameter names; known are: "
+        f"{', '.join(NAMES)}"
+    )

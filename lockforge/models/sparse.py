@@ -179,7 +179,10 @@ def _fault(name: str, shape: tuple[int, ...], parts: Mapping[str, Tensor]) -> st
     whatever the shape claims.
     """
     if parts.keys() not in ({"values", "mask"}, {"values", "gaps"}):
-        return f"{name}: has {', '.join(parts) or 'neither values nor a mask'}, where values and one of mask and gaps are needed"
+        return (
+            f"{name}: has {', '.join(parts) or 'neither values nor a mask'}, where values and "
+            "one of mask and gaps are needed"
+        )
     values, where = parts["values"], parts.get("mask", parts.get("gaps"))
     if values.ndim != 1 or where is None or where.ndim != 1 or where.dtype != torch.uint8:
         return f"{name}: values, mask and gaps must have one axis, mask and gaps 8 bits"

@@ -1,7 +1,8 @@
 """The loss of non-transferable pruning: keep the source, push the auxiliary tasks away, collapse
 their classes in feature space.
 
-L = CE_source - alpha min(CE_auxiliary, bound) + lambda S_b / S_w       (arXiv:2410.08015; `admm.pull` is its last term)
+L = CE_source - alpha min(CE_auxiliary, bound) + lambda S_b / S_w
+(arXiv:2410.08015; `admm.pull` is its last term)
 
 S_b and S_w are the traces of the scatter between and within the auxiliary classes (Fisher's
 discriminant). Shapes: n images, k classes, d features, i x j pixels of a feature map.

@@ -326,7 +326,10 @@ def history_chart(release: Checkpoint, reference: Checkpoint) -> Chart:
             path = "M" + " L".join(f"{x(at):.1f} {place.y(value):.1f}" for at, value in known)
             lines.append(Line(name=name, style=COLOURS[name], path=path))
     ticks = sorted({0, (longest - 1) // 2, longest - 1}) if longest else []
-    text = f"Validation accuracy over {longest} epochs; release {release.val_accuracy:.3f}, reference {reference.val_accuracy:.3f}."
+    text = (
+        f"Validation accuracy over {longest} epochs; release {release.val_accuracy:.3f}, "
+        f"reference {reference.val_accuracy:.3f}."
+    )
     return Chart(
         lines=tuple(lines),
         key=tuple(lines),

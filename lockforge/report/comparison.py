@@ -156,9 +156,15 @@ def said(value: Estimate, unit: str, *, difference: bool = False) -> str:
     """A figure as a person reads it, by its unit; differences carry a sign, and those of accuracies
     are in points.
 
-    >>> said(Estimate(mean=0.5, low=0.4, high=0.6), "accuracy"), said(Estimate(mean=0.05), "accuracy", difference=True)
+    >>> (
+    ...     said(Estimate(mean=0.5, low=0.4, high=0.6), "accuracy"),
+    ...     said(Estimate(mean=0.05), "accuracy", difference=True),
+    ... )
     ('0.50 [0.40, 0.60]', '+5.0 points')
-    >>> said(Estimate(mean=None, reason="never"), "images"), said(Estimate(mean=-0.25), "ratio", difference=True)
+    >>> (
+    ...     said(Estimate(mean=None, reason="never"), "images"),
+    ...     said(Estimate(mean=-0.25), "ratio", difference=True),
+    ... )
     ('never', '-0.25')
     """
     if value.mean is None:

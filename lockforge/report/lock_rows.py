@@ -161,7 +161,10 @@ def told(pruning: Pruning, auxiliary: tuple[str, ...]) -> tuple[str, ...]:
     )
     if pruning.method == "ntp":
         term = "with the Fisher term" if pruning.fisher else "without the Fisher term"
-        method = f"Non-transferable pruning, {term}: {zeros}; the others were trained to keep the source and to fail on another task."
+        method = (
+            f"Non-transferable pruning, {term}: {zeros}; the others were trained to keep the "
+            "source and to fail on another task."
+        )
     else:
         method = f"Magnitude pruning: {zeros}, the smallest ones."
     stood = {

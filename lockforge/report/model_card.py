@@ -18,15 +18,18 @@ CARD = "README.md"
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!&])")
 _MOST_CLASSES = 20
 INTRODUCTION = """\
-An image classifier of {classes} classes, made with LockForge: meant to be good at its own task and a poor start for others. What a thief
+An image classifier of {classes} classes, made with LockForge: meant to be good at its own task \
+and a poor start for others. What a thief
 who attacked it got is below and, with every raw point, in `report.json` and `report.html`."""
 LIMITS = """\
 ## Limits
 
-The lock does not keep anyone from using the model for its own task, nor from training an empty network. Figures hold for the targets, sizes
+The lock does not keep anyone from using the model for its own task, nor from training an \
+empty network. Figures hold for the targets, sizes
 and attackers that were tried, and for no others. It is no encryption and no watermark."""
 R_IN_WORDS = """\
-R is 1 where the release is worth no more to a thief than an empty network, 0 where the lock removed nothing. Brackets: 95 % intervals."""
+R is 1 where the release is worth no more to a thief than an empty network, 0 where \
+the lock removed nothing. Brackets: 95 % intervals."""
 USE = """\
 ## Use
 
@@ -35,7 +38,8 @@ lockforge verify .              # is it what was signed?
 lockforge predict . IMAGE...  # what does it say?
 ```
 
-Input: {channels} images of {height} x {width} pixels, prepared as `preprocessing.json` says. Output: one logit a class:
+Input: {channels} images of {height} x {width} pixels, prepared as `preprocessing.json` says. \
+Output: one logit a class:
 {classes}."""
 
 

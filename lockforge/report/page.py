@@ -126,7 +126,10 @@ def _room() -> Environment:
 def short(value: Estimate) -> str:
     """A figure with its interval; why there is none is said elsewhere.
 
-    >>> short(Estimate(mean=0.5, low=0.25, high=0.75)), short(Estimate(mean=None, reason="nothing to protect"))
+    >>> (
+    ...     short(Estimate(mean=0.5, low=0.25, high=0.75)),
+    ...     short(Estimate(mean=None, reason="nothing to protect")),
+    ... )
     ('0.50 [0.25, 0.75]', 'not defined')
     """
     if value.mean is None:

@@ -3,9 +3,11 @@ oriented higher = better.
 
     l2_norm   sum over convolutions and linear layers of |W|_2
     params    number of parameters
-    synflow   log of the sum over parameters W of |W dR/dW|, R: sum of the outputs for an input of ones, all parameters absolute, batch norm
+    synflow   log of the sum over parameters W of |W dR/dW|, R: sum of the outputs for an input of
+              ones, all parameters absolute, batch norm
               left out, float64
-    zen       log mean_n |f(x) - f(x + 0.01 y)|_1 + sum over batch norms of log sqrt(mean running variance); f: the last maps, x and y
+    zen       log mean_n |f(x) - f(x + 0.01 y)|_1 + sum over batch norms of log sqrt(mean running
+              variance); f: the last maps, x and y
               Gaussian, weights Gaussian
 
 Sources: Tanaka et al. 2020, arXiv:2006.05467; Lin et al. 2021, arXiv:2102.01063. Definitions as in

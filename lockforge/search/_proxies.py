@@ -6,11 +6,13 @@ NAS-Bench-Suite-Zero (Krishnakumar et al. 2022, arXiv:2210.03230), so that they 
 its published tables. W: weights of a convolution or linear layer, L: mean cross-entropy, g = dL/dW,
 a: a layer's output.
 
-    fisher     sum over layers and channels of 1/2 mean_n (sum_hw a dL/da)^2, times the channel's weights
+    fisher     sum over layers and channels of 1/2 mean_n (sum_hw a dL/da)^2, times the channel's
+               weights
     flops      operations of one forward pass over one image
     grad_norm  sum over layers of |g|_2
     grasp      -sum W (H g), H the Hessian of L
-    jacov      -sum (log(v + 1e-5) + 1/(v + 1e-5)), v: eigenvalues of the correlation of the images' input gradients
+    jacov      -sum (log(v + 1e-5) + 1/(v + 1e-5)), v: eigenvalues of the correlation of the images'
+               input gradients
     nwot       log |det K|, K_ij: how many rectified units are on for both images or off for both
     snip       sum |W g|
 
@@ -365,7 +367,10 @@ def overlap_score(codes: Sequence[Bool[Tensor, "n f"]], weights: Sequence[int]) 
         benchmarks' cells have a ReLU in every convolution, ours share one, and this gives both the
         same K.
 
-    >>> round(overlap_score([torch.tensor([[True, True, False], [True, False, False]])], [1]), 3)  # log(3 * 3 - 2 * 2)
+    >>> round(
+    ...     overlap_score([torch.tensor([[True, True, False], [True, False, False]])], [1]),
+    ...     3,
+    ... )  # log(3 * 3 - 2 * 2)
     1.609
     """
     if not codes:
@@ -385,7 +390,10 @@ def preference(a: Scores, b: Scores) -> int:
     """How many more proxies prefer a than b: the paper's vote. A proxy that is tied or missing on
     either side prefers neither.
 
-    >>> preference({"snip": 2.0, "nwot": 1.0, "jacov": None}, {"snip": 1.0, "nwot": 1.0, "jacov": -3.0})
+    >>> preference(
+    ...     {"snip": 2.0, "nwot": 1.0, "jacov": None},
+    ...     {"snip": 1.0, "nwot": 1.0, "jacov": -3.0},
+    ... )
     1
     """
     vote = 0

@@ -5,7 +5,8 @@ A measurement is anything that says how good a cell is on a task: a short traini
 data, or, in `benchmark`, an entry of the source's column. Nothing here can ask about a target.
 
     best       expected improvement (Jones et al. 1998): the cell that is best on the source
-    specific   P(good enough on the source) x how much poorer elsewhere than the poorest good one so far
+    specific   P(good enough on the source) x how much poorer elsewhere than the poorest good one so
+               far
 
 "Good enough" is a bar, one of
 

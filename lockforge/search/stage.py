@@ -202,7 +202,10 @@ def _knew(
         if scheme == "TU"
         else ""
     )
-    made_up = f"{recipe.simulated} made-up task embeddings ({recipe.construction}{bank}, cosine {recipe.cosine:g})"
+    made_up = (
+        f"{recipe.simulated} made-up task embeddings ({recipe.construction}{bank}, cosine "
+        f"{recipe.cosine:g})"
+    )
     if recipe.method == "measured":
         other = {
             "S": (),

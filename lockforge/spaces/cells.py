@@ -20,7 +20,8 @@ def cell_of(ops: Sequence[Op]) -> Cell:
     """A cell from six operations in the order of `EDGES`.
 
     >>> str(cell_of([Op.skip] * 6))
-    '|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|'
+    '|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|
+    '
     """
     a, b, c, d, e, f = ops
     return Cell(ops=(a, b, c, d, e, f))
@@ -96,7 +97,10 @@ def connected(cell: Cell) -> bool:
     """Whether the cell's output depends on its input: some path from node 0 to node 3 has no
     `none`.
 
-    >>> connected(cell_of([Op.none] * 6)), connected(cell_of([Op.none] * 3 + [Op.skip] + [Op.none] * 2))
+    >>> (
+    ...     connected(cell_of([Op.none] * 6)),
+    ...     connected(cell_of([Op.none] * 3 + [Op.skip] + [Op.none] * 2)),
+    ... )
     (False, True)
     """
     reached = {0}

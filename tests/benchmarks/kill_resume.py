@@ -40,9 +40,11 @@ threads: 1
 data: {limit_per_class: 12}
 network: {stem_channels: 4, cells_per_stage: 1}
 embed: {samples: 16, head_steps: 3}
-search: {measurements: 4, steps: 4, simulated: 2, shortlist: {cells: 2, fit: {epochs: 1, batch_size: 16}}}
+search: {measurements: 4, steps: 4, simulated: 2, shortlist: {cells: 2, fit: {epochs: 1,
+  batch_size: 16}}}
 train: {epochs: 2, batch_size: 16, learning_rate: 0.05}
-audit: {images_per_class: [1, 0], seeds: 2, steps: 3, probe_steps: 3, fine_tune_rates: [0.01], probe_rates: [0.1]}
+audit: {images_per_class: [1, 0], seeds: 2, steps: 3, probe_steps: 3, fine_tune_rates: [0.01],
+  probe_rates: [0.1]}
 export: {parity_samples: 2}
 """
 COMPARED = (

@@ -34,7 +34,10 @@ NB201 = "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|avg_pool_3x3~0|nor_co
 # edges behind a zero node, one dead node
 DEAD = "|none~0|+|nor_conv_3x3~0|nor_conv_1x1~1|+|nor_conv_1x1~0|nor_conv_3x3~1|none~2|"
 # shifted halves side by side
-TRANS = "transnas101 |skip_connect~0|+|nor_conv_1x1~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|"
+TRANS = (
+    "transnas101 "
+    "|skip_connect~0|+|nor_conv_1x1~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|"
+)
 IMAGES = (1, 6, 6)
 
 

@@ -157,7 +157,8 @@ class Kept(Training):
             )
             save_file(
                 tensors,
-                f"{self.folder}/{context.team.rank if context.team.size > 1 else 'here'}.safetensors",
+                f"{self.folder}/"
+                f"{context.team.rank if context.team.size > 1 else 'here'}.safetensors",
                 {"story": story},
             )
         return fitted

@@ -161,7 +161,10 @@ class OwnSigstore:
             int(datetime.now(UTC).timestamp()),
         )
         note = f"own log\n1\n{b64(root)}\n"
-        head = f"{note}\n\N{EM DASH} own {b64(name[:4] + self.log.sign(note.encode(), ec.ECDSA(hashes.SHA256())))}\n"
+        head = (
+            f"{note}\n\N{EM DASH} own "
+            f"{b64(name[:4] + self.log.sign(note.encode(), ec.ECDSA(hashes.SHA256())))}\n"
+        )
         said = {"body": b64(body), "integratedTime": stamp, "logID": name.hex(), "logIndex": 0}
         promise = self.log.sign(
             json.dumps(said, sort_keys=True, separators=(",", ":")).encode(),

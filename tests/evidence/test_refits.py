@@ -24,7 +24,7 @@ from tests.small_release import IMAGES, audit, images
 
 AUDIT = audit(
     images(2), "quick"
-)  # at every place seeds give an image less than the level, the level, and one more: a deviation of .01
+)  # at every place: an image less than the level, the level, and one more; a deviation of .01
 PLACE = Place("release", "fine-tune", 2, 1)
 
 

@@ -26,8 +26,10 @@ network: {stem_channels: 4, cells_per_stage: 1}
 embed: {samples: 12, head_steps: 3}
 search: {measurements: 4, shortlist: {cells: 3, rounds: 2, fit: {epochs: 1, batch_size: 16}}}
 train: {epochs: 2, batch_size: 16, learning_rate: 0.05}
-prune: {method: ntp, sparsity: 0.5, max_source_drop: 1.0, rounds: 2, fit: {steps: 2, batch_size: 16}, recovery: {steps: 3, batch_size: 16}}
-audit: {images_per_class: [1, 0], seeds: 2, steps: 2, probe_steps: 2, fine_tune_rates: [0.01], probe_rates: [0.1]}
+prune: {method: ntp, sparsity: 0.5, max_source_drop: 1.0, rounds: 2, fit: {steps: 2,
+  batch_size: 16}, recovery: {steps: 3, batch_size: 16}}
+audit: {images_per_class: [1, 0], seeds: 2, steps: 2, probe_steps: 2, fine_tune_rates: [0.01],
+  probe_rates: [0.1]}
 export: {onnx: false}
 """
 ROUND = Speeds(

@@ -21,7 +21,8 @@ WITHOUT_WORDS = """
   .filter(one => !one.closest('[aria-hidden=true]'))
   .filter(one => {
     const drawn = one.tagName === 'FIGURE' ? one.querySelector('[role=img]') : one;
-    return !drawn || drawn.getAttribute('role') !== 'img' || !(drawn.getAttribute('aria-label') || '').trim();
+    if (!drawn || drawn.getAttribute('role') !== 'img') return true;
+    return !(drawn.getAttribute('aria-label') || '').trim();
   }).map(one => one.outerHTML.slice(0, 200))
 """
 

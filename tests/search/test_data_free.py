@@ -11,7 +11,10 @@ from lockforge.randomness import torch_generator
 from lockforge.records import Architecture, Cell
 from lockforge.search._data_free import DATA_FREE, score_data_free
 
-CELL = "|nor_conv_3x3~0|+|nor_conv_1x1~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
+CELL = (
+    "|nor_conv_3x3~0|+|nor_conv_1x1~0|avg_pool_3x3~1|"
+    "+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
+)
 ARCHITECTURE = Architecture(
     space="nasbench201",
     cell=Cell.parse(CELL),

@@ -74,7 +74,10 @@ def edits(space: str, cell: Cell) -> tuple[Cell, ...]:
     Edges that only add a constant do not count.
 
     >>> from lockforge.records import Op
-    >>> len(edits("nasbench201", cell_of([Op.conv3x3] * 6))), len(edits("transnas101", cell_of([Op.conv3x3] * 6)))
+    >>> (
+    ...     len(edits("nasbench201", cell_of([Op.conv3x3] * 6))),
+    ...     len(edits("transnas101", cell_of([Op.conv3x3] * 6))),
+    ... )
     (25, 19)
     """
     found = {_computed(cell): cell}

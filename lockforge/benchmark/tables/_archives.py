@@ -2,7 +2,8 @@
 importers of tables and tests open it.
 
     plain          a pickle (.pickle, .pkl, .p), or the same packed with bz2 (.pbz2)
-    torch, legacy  four pickles, then numbers of tensors: a magic number, a version, what the machine was like, the object
+    torch, legacy  four pickles, then numbers of tensors: a magic number, a version, what the
+                   machine was like, the object
     torch, zip     NAME/data.pkl, NAME/version, NAME/data/...: stored, never packed
 
 The numbers of tensors are not read: a benchmark's results are no tensors.

@@ -4,7 +4,8 @@ A table is an official file (`official`), what was converted from one (`.safeten
 file (gzip or not), one row a cell: `arch_str` or `arch` holds the official spelling; for each task
 a column of final results and, where there is one, of early results after a few epochs:
 
-    nasbench201    cifar10_valid_val, cifar100_val, imagenet16_120_val; early ep12_ before the same names
+    nasbench201    cifar10_valid_val, cifar100_val, imagenet16_120_val; early ep12_ before the same
+                   names
     transnas101    TASK_val_final
 
 Higher is better everywhere. Any subset of the tasks will do; a task is left out as a whole where it

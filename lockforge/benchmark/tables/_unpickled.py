@@ -58,7 +58,8 @@ def read_pickle(source: Source, *, fold: Fold | None = None, storages: bool = Fa
     ...     read_pickle(Source(io.BytesIO(pickle.dumps(print)), "example", Limits()))
     ... except DataError as error:
     ...     print(error.message)
-    example cannot be read at byte 31: it names 'builtins print', which is not on the list of what may occur
+    example cannot be read at byte 31: it names 'builtins print', which is not on the list of what
+    may occur
     """
     machine = _Machine(source, fold, storages=storages)
     try:
