@@ -19,9 +19,8 @@ CONVOLUTIONS = frozenset({Op.conv1x1, Op.conv3x3})
 def cell_of(ops: Sequence[Op]) -> Cell:
     """A cell from six operations in the order of `EDGES`.
 
-    >>> str(cell_of([Op.skip] * 6))
-    '|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|
-    '
+    >>> print(cell_of([Op.skip] * 6))
+    |skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|
     """
     a, b, c, d, e, f = ops
     return Cell(ops=(a, b, c, d, e, f))
