@@ -103,7 +103,7 @@ def trespasses(room: str, text: str) -> set[str]:
 
 
 FILES = sorted(PACKAGE.rglob("*.py"))
-RUN_BY_NAME = {"executors.worker", "embed.train_probe", "embed.drawings"}
+RUN_BY_NAME = {"executors.worker"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lockforge.embed.drawings import FAMILIES, draw_family
 from lockforge.files import Files
 from lockforge.randomness import torch_generator
 from lockforge.records import ImageSet, Splits
 from lockforge.runs import Work
+from tools.drawings import FAMILIES, draw_family
 
 MakeSet = Callable[[Tensor, Tensor], ImageSet]
 

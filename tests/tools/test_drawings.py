@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from lockforge.embed.drawings import CLASSES, FAMILIES, PROTOTYPES, SIDE, draw_family, draw_images
 from lockforge.randomness import torch_generator
+from tools.drawings import CLASSES, FAMILIES, PROTOTYPES, SIDE, draw_family, draw_images
 
 
 def test_images_are_what_they_say() -> None:

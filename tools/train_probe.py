@@ -1,7 +1,7 @@
-"""Train the packaged probe: `python -m lockforge.embed.train_probe --out FILE`.
+"""Train the packaged probe: `python -m tools.train_probe --out FILE`.
 
-Reads nothing: the images are drawn by code (images.py). The same seed, machine, versions and
-thread count give the same file.
+Run it from the root of the repository. It reads no data: the images are drawn by code
+(drawings.py). The same seed, machine, versions and thread count give the same file.
 """
 
 import argparse
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from lockforge.data.batches import Pool
-from lockforge.embed.drawings import CLASSES, draw_images
 from lockforge.embed.probe import ProbeNetwork
 from lockforge.engine.fit import Fitted, fit
 from lockforge.files import write_whole
 from lockforge.randomness import torch_generator
 from lockforge.recipe import FitRecipe
+from tools.drawings import CLASSES, draw_images
 
 SEED = 0
 TRAIN_IMAGES = 30720
@@ -53,7 +53,7 @@ def train_probe(
     val: int = VAL_IMAGES,
     recipe: FitRecipe = RECIPE,
 ) -> tuple[ProbeNetwork, Fitted]:
-    """Draw, train, and measure on fresh drawings of the same classes.
+    """Train the probe on drawn images and measure it on fresh drawings of the same classes.
 
     Returns: the network in eval mode, and how training went (`val_accuracy` over all drawn
         classes).
@@ -71,8 +71,9 @@ def train_probe(
 
 
 def packed(network: ProbeNetwork) -> dict[str, Tensor]:
-    """What ships: everything but the head; convolutions in half precision (their rounding is far
-    below the jitter of the images).
+    """The tensors that ship: all but the head's; convolutions in half precision.
+
+    Their rounding is far below the jitter of the images.
     """
     kept = {
         name: tensor

@@ -3,7 +3,7 @@
 import torch
 
 from lockforge.embed.probe import ProbeNetwork
-from lockforge.embed.train_probe import RECIPE, packed, train_probe
+from tools.train_probe import RECIPE, packed, train_probe
 
 
 def test_training_is_reproducible_and_learns() -> None:
