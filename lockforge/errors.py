@@ -40,7 +40,7 @@ class LockForgeError(Exception):
 
 
 class RecipeError(LockForgeError):
-    """A recipe, policy or command line that cannot be meant."""
+    """An invalid recipe, policy or command line."""
 
     exit_code = 2
 

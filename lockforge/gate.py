@@ -242,7 +242,7 @@ def _signed_by(release: Release, allowed: Sequence[str], trust: Trust) -> Findin
     """Whether the signature is by whom the reader's trust leads to, and by one of those allowed
     where some are named.
 
-    Raises: IntegrityError: not signed, or not by whom the trust leads to.
+    Raises: IntegrityError: not signed, or an untrusted signer.
     """
     signer = verify_folder(release.folder, trust, release.found)
     if allowed:

@@ -41,7 +41,7 @@ def data(
     ],
     json: AsJson = False,
 ) -> None:
-    """Look at data sets before using them: counts, sizes, balance, repeats, unreadable files,
+    """Describe data sets before they are used: counts, sizes, balance, repeats, unreadable files,
     overlap, licence files.
     """
     from lockforge.cli import _console as show
@@ -68,12 +68,6 @@ def verify(
             "--parity/--no-parity", help="Compare ONNX and weights on seeded inputs (needs torch)."
         ),
     ] = True,
-    recompute: Annotated[
-        bool,
-        typer.Option(
-            "--recompute", help="Recompute every figure from the raw points. This is always done."
-        ),
-    ] = False,
     rerun: Annotated[
         int,
         typer.Option(
@@ -91,7 +85,7 @@ def verify(
     seed: Annotated[
         int | None,
         typer.Option(
-            "--seed", metavar="N", help="For --rerun: draws the points; none draws one anew."
+            "--seed", metavar="N", help="For --rerun: draws the points; default: a new random seed."
         ),
     ] = None,
     exact: Annotated[
@@ -113,7 +107,6 @@ def verify(
     """
     from lockforge.cli import _verifying as verifying
 
-    del recompute  # a figure that is only believed is none: there is no way to leave this out
     who = keyless_signer(identity, identity_provider, trust_config)
     verdict, curves = verifying.look(
         release, key, trusted=certificate_chain, identity=who, parity=parity

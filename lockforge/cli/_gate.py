@@ -48,7 +48,7 @@ Services = Annotated[
         "--trust-config",
         metavar="FILE|offline",
         help="For --identity: Sigstore's keys from a client trust config, or those that came "
-        "with the library; none asks its servers.",
+        "with the library; default: ask Sigstore's servers.",
     ),
 ]
 Sarif = Annotated[

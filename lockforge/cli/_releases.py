@@ -21,7 +21,7 @@ Key = Annotated[
     typer.Option(
         "--key",
         metavar="FILE",
-        help="Private key (EC P-256 PEM) to sign with; none makes one in your config folder.",
+        help="Private key (EC P-256 PEM) to sign with; default: create one in your config folder.",
     ),
 ]
 Certificate = Annotated[

@@ -1,5 +1,5 @@
-"""The options of the commands that work: where answers are kept and where the work is done. None of
-them decides the outcome.
+"""The options of the commands that compute: where results are kept and where the work runs. None of
+them changes a result.
 """
 
 import functools
@@ -30,7 +30,7 @@ Device = Annotated[
 
 @dataclass(frozen=True)
 class Runtime:
-    """What was said about the runtime; see `executors.make_executor`."""
+    """Where results are kept and where the work runs; see `executors.make_executor`."""
 
     runs: RunsFolder = Path("runs")
     device: Device = "auto"
@@ -39,13 +39,15 @@ class Runtime:
         typer.Option(
             "--executor",
             metavar="here|threads|processes|ray",
-            help="Where independent pieces of the work are done.",
+            help="Where independent tasks run.",
         ),
     ] = "here"
     workers: Annotated[
         int | None,
         typer.Option(
-            "--workers", metavar="N", help="Pieces at once; none: one a thread of the recipe."
+            "--workers",
+            metavar="N",
+            help="Tasks at once; default: one for each thread of the recipe.",
         ),
     ] = None
     address: Annotated[
@@ -53,7 +55,7 @@ class Runtime:
         typer.Option(
             "--address",
             metavar="HOST:PORT",
-            help="For ray: a cluster that is running; none starts one here.",
+            help="For ray: a running cluster; default: start one on this machine.",
         ),
     ] = None
     gpus: Annotated[
@@ -61,7 +63,7 @@ class Runtime:
         typer.Option(
             "--gpus",
             metavar="SHARE",
-            help="For ray: GPUs for each piece, 0.25 where four share one.",
+            help="For ray: GPUs for each task; 0.25 lets four tasks share one.",
         ),
     ] = 0.0
     share: Annotated[
@@ -74,7 +76,7 @@ class Runtime:
     ] = None
 
     def make_executor(self) -> Executor:
-        """The executor.
+        """Make the executor that these options describe.
 
         Raises: RecipeError: options that do not belong together. ResourceError: its extra is not
             installed.
@@ -88,38 +90,44 @@ class Runtime:
         )
 
     def words(self) -> list[str]:
-        """The options as they are typed: the folder and the device, and what is not as it is by
-        default.
+        """The options as typed on a command line: the runs folder, the device and whatever differs
+        from its default.
         """
-        usual = {
+        defaults = {
             name: field.default for name, field in inspect.signature(Runtime).parameters.items()
         }
-        said = {
+        typed = {
             name: value
             for name, value in vars(self).items()
-            if name in {"runs", "device"} or value != usual[name]
+            if name in {"runs", "device"} or value != defaults[name]
         }
-        return [word for name, value in said.items() for word in (f"--{name}", str(value))]
+        return [word for name, value in typed.items() for word in (f"--{name}", str(value))]
 
 
 def with_runtime(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with the options of `Runtime` before its last parameter; it gets them as
-    `runtime`.
-    """
+    """Add the options of `Runtime` to a command, which receives them as its parameter `runtime`."""
     fields = inspect.signature(Runtime).parameters
-    own = [one for one in inspect.signature(command).parameters.values() if one.name != "runtime"]
+    own = [
+        parameter
+        for parameter in inspect.signature(command).parameters.values()
+        if parameter.name != "runtime"
+    ]
 
     @functools.wraps(command)
-    def run(**given: Any) -> None:
-        runtime = Runtime(**{name: given.pop(name) for name in fields})
-        command(**given, runtime=runtime)
+    def run(**values: Any) -> None:
+        runtime = Runtime(**{name: values.pop(name) for name in fields})
+        command(**values, runtime=runtime)
 
     hints = get_type_hints(command, include_extras=True) | get_type_hints(
         Runtime, include_extras=True
     )
+    # --help lists options in the order of the signature, and --json stands last everywhere.
     last = [own.pop()] if own[-1].name == "json" else []
-    together = [*own, *fields.values(), *last]
-    parameters = [one.replace(annotation=hints[one.name]) for one in together]
+    parameters = [
+        parameter.replace(annotation=hints[parameter.name])
+        for parameter in (*own, *fields.values(), *last)
+    ]
+    # typer reads both the signature and the annotations of the function it registers.
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {one.name: hints[one.name] for one in together}
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run

@@ -131,7 +131,7 @@ def add_to(app: typer.Typer) -> None:
 def protect(
     source: Annotated[
         str | None,
-        typer.Argument(metavar="SOURCE", help="The owner's data; none runs the built-in digits."),
+        typer.Argument(metavar="SOURCE", help="The owner's data; default: the built-in digits."),
     ] = None,
     auxiliary: Auxiliary = None,
     target: Targets = None,
