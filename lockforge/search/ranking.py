@@ -37,26 +37,6 @@ def rank(predictor: Predictor, cells: Sequence[Cell], vectors: Float[np.ndarray,
     return from_logits(cells, predictor.ask_all(cells, vectors))
 
 
-def rank_one_by_one(
-    predictor: Predictor, cells: Sequence[Cell], vectors: Float[np.ndarray, "t d"]
-) -> Ranking:
-    """The same ranking, one question after another: what `rank` is tested and measured against."""
-    return from_logits(cells, ask_one_by_one(predictor, cells, vectors))
-
-
-def ask_one_by_one(
-    predictor: Predictor, cells: Sequence[Cell], vectors: Float[np.ndarray, "t d"]
-) -> Float[np.ndarray, "t k k"]:
-    """Logits of all ordered pairs, a forward pass for each unordered one."""
-    logits = np.zeros((len(vectors), len(cells), len(cells)), dtype=np.float32)
-    for z, vector in enumerate(vectors):
-        for i, first in enumerate(cells):
-            for j in range(i + 1, len(cells)):
-                logits[z, i, j] = predictor.ask([first], [cells[j]], vector[None])[0]
-                logits[z, j, i] = -logits[z, i, j]
-    return logits
-
-
 def from_logits(cells: Sequence[Cell], logits: Float[np.ndarray, "t k k"]) -> Ranking:
     """Copeland: a cell's wins over all others on all tasks, best first."""
     t, k, _ = logits.shape

@@ -7,8 +7,9 @@ import numpy as np
 from lockforge.randomness import numpy_generator
 from lockforge.records import Cell
 from lockforge.search.predictor import Predictor
-from lockforge.search.ranking import ask_one_by_one, from_logits, rank, rank_one_by_one
+from lockforge.search.ranking import from_logits, rank
 from lockforge.spaces import random_cell
+from tests.benchmarks.rank import ask_one_by_one
 
 MakePredictor = Callable[..., Predictor]
 
@@ -38,9 +39,7 @@ def test_all_at_once_is_one_by_one(toy: MakePredictor, vectors: np.ndarray) -> N
     clear = np.abs(single) > 1e-5
     assert clear.sum() > 0.9 * 4 * 72
     assert np.array_equal(batched[clear] > 0, single[clear] > 0)
-    assert np.array_equal(
-        rank(predictor, cells, vectors).ranks, rank_one_by_one(predictor, cells, vectors).ranks
-    )
+    assert np.array_equal(rank(predictor, cells, vectors).ranks, from_logits(cells, single).ranks)
 
 
 def test_the_order_of_the_list_does_not_matter(toy: MakePredictor, vectors: np.ndarray) -> None:
