@@ -159,7 +159,9 @@ def test_yaml_that_grows_is_refused_before_it_does(text: str, reason: str) -> No
 
 def test_numbers_are_decimal_only() -> None:
     """YAML 1.1 reads 1:30 as ninety, 010 as eight and 2001-01-01 as a date; here they are text."""
-    tree = parse_yaml("a: 1:30\nb: 010\nc: 2001-01-01\nd: 12\ne: -3\nf: 1e-3\ng: 0", "recipe.yaml")
+    tree = parse_yaml(
+        "a: 1:30\nb: 010\nc: 2001-01-01\nd: 12\ne: -3\nf: 1e-3\ng: 0\nh: 0.8\ni: -.5e1", "r.yaml"
+    )
     assert tree == {
         "a": "1:30",
         "b": "010",
