@@ -170,4 +170,6 @@ def test_numbers_are_decimal_only() -> None:
         "e": -3,
         "f": 0.001,
         "g": 0,
+        "h": 0.8,
+        "i": -5.0,
     }
