@@ -4,6 +4,7 @@ which is begun again by another.
 
 import contextlib
 import ctypes
+import os
 import queue
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, cast
 
 import torch
@@ -186,8 +188,8 @@ def give_back_memory() -> None:
 
 
 def _start() -> _Worker:
-    # -P: a worker must not import what lies in the current folder, which may be a stranger's
-    # release.
+    # A worker must not import what lies in the current folder, which may be a stranger's release.
+    # -P leaves empty and relative entries of PYTHONPATH as they are, and those lead there too.
     command = [sys.executable, "-P", "-m", "lockforge.executors.worker"]
     process = subprocess.Popen(  # noqa: S603  our own program
         command,
@@ -196,8 +198,19 @@ def _start() -> _Worker:
         text=True,
         encoding="utf-8",
         start_new_session=True,
+        env=_environment(),
     )
     return _Worker(process, cast("IO[str]", process.stdin), cast("IO[str]", process.stdout))
+
+
+def _environment() -> dict[str, str]:
+    """The environment of this process, with none but absolute folders in PYTHONPATH."""
+    environment = dict(os.environ)
+    entries = environment.pop("PYTHONPATH", "").split(os.pathsep)
+    absolute = [entry for entry in entries if Path(entry).is_absolute()]
+    if absolute:
+        environment["PYTHONPATH"] = os.pathsep.join(absolute)
+    return environment
 
 
 def _end_all(workers: "list[_Worker]") -> None:

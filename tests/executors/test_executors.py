@@ -409,15 +409,21 @@ def test_a_cluster_that_is_not_there_is_named(work: Work) -> None:
         )
 
 
+@pytest.mark.parametrize("path", [None, "{root}:", ":{root}", "{root}:.", "."])
 def test_a_worker_imports_nothing_from_the_current_folder(
-    digits: ImageSet, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digits: ImageSet, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str | None
 ) -> None:
-    """Who stands in a stranger's release and verifies it runs none of the files there."""
+    """Who stands in a stranger's release and verifies it runs none of the files there, whatever
+    empty or relative entries PYTHONPATH has.
+    """
     witness = tmp_path / "witness"
     for module in ("torch", "numpy", "lockforge"):
         (tmp_path / f"{module}.py").write_text(f"open({str(witness)!r}, 'w')\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if path is None:
+        monkeypatch.delenv("PYTHONPATH", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONPATH", path.format(root=Path(__file__).parents[2]))
     results = carried_out(Processes(workers=1), trainings(digits), CELLS[:1], work)
     assert len(results) == 1
     assert not witness.exists()
