@@ -251,7 +251,7 @@ def prune(recipe: Recipe, roles: Roles, models: "Models", do: Runs) -> PrunedMod
 @dataclass(frozen=True)
 class Models:
     """Networks that are there already: the model, the one it is compared with, and public ones,
-    each as `export.models` reads them.
+    each as `models.read` reads them.
     """
 
     model: str

@@ -34,7 +34,7 @@ def pytest_configure() -> None:
     )
     settings.load_profile("calm")  # the same examples each time, and no clock: machines are shared
     os.environ["RAY_TQDM_PATCH_PRINT"] = (
-        "0"  # as `executors.ray` does, before a test imports Ray itself
+        "0"  # as `executors._ray` does, before a test imports Ray itself
     )
 
 

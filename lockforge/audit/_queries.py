@@ -73,7 +73,7 @@ def oracle_of(given: InitialModel) -> tuple[Oracle, int]:
 
 
 def fresh_head(inputs: int, classes: int, generator: torch.Generator) -> nn.Linear:
-    """A linear head with weights uniform in +-1/sqrt(inputs), as `spaces.networks.build` draws
+    """A linear head with weights uniform in +-1/sqrt(inputs), as `models.networks.build` draws
     them.
     """
     head = nn.Linear(inputs, classes, device="meta").to_empty(device="cpu")

@@ -227,8 +227,8 @@ class Attempt:
     """What one setting came to: a network for the thief's task, its accuracy on his validation
     images in [0, 1], and its cost.
 
-    `operations` are counted as `spaces.flops` counts them. A training that diverged leaves the
-    thief with what he started from.
+    `operations` are counted as `models.networks.flops` counts them. A training that diverged leaves
+    the thief with what he started from.
     """
 
     setting: Setting

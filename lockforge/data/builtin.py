@@ -7,7 +7,7 @@ Recognition of Handwritten Digits, UCI (CC BY 4.0), the test part. No two are eq
     digits:0-4      some of them
     digits:5-9/a    half of each digit's images, decided by content; /b is the other half
 
-2,000 drawn colour images, 32 x 32 pixels (`data.synthetic`), always the same ones; each name has
+2,000 drawn colour images, 32 x 32 pixels (`data._synthetic`), always the same ones; each name has
 images of its own.
 
     drawings:figure, drawings:colour, drawings:texture

@@ -100,7 +100,7 @@ def fit(  # noqa: PLR0913
 
     Args: generator: shuffles and augments. loss: of (outputs, labels); None is cross-entropy with
         the recipe's label smoothing. sharpness: above 0, rho of adaptive sharpness-aware steps (see
-        `engine.sharpness`): two gradients a step. mask: by the names of parameters, 0 where a
+        `engine._sharpness`): two gradients a step. mask: by the names of parameters, 0 where a
         weight is zero from the first step on and 1 elsewhere. With a folder in `context`, an
         interrupted run goes on where it was stored when it is started again from the same weights,
         recipe, mask and generator, and ends with the same bits; a stored run of another question is

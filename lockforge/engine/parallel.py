@@ -1,5 +1,5 @@
 """One large network trained by several processes of this machine, each on its own share of every
-batch (`engine.team`).
+batch (`engine._team`).
 
 The processes are started afresh and are handed plain text: the name of a function that makes the
 training out of a job, the job as JSON, and paths. What they find lies in the run's folder, where

@@ -106,7 +106,7 @@ def groups_of(
     not answer as they do by themselves, or does what `engine.fold` does not know, its members stay
     alone. Groups are of nearly equal size. On the CPU they hold as many members as keep the largest
     activation within `MOST_CPU` numbers; on a GPU as many as fit into its free memory by
-    `engine.memory`.
+    `engine._memory`.
 
     Args: memory: free bytes of a GPU; None asks it.
     """

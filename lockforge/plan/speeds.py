@@ -50,7 +50,7 @@ class Speeds(Record):
     reckoning between trainings. `export`: the ONNX file and its check.
     Bytes: `saved`, what a step keeps of one example for its backward pass; `weights`, all
     parameters; `resident` and `most_resident`, of this program when all was measured, and the most
-    until then. `operations`: of the network and an image, as `spaces.flops` counts them.
+    until then. `operations`: of the network and an image, as `models.networks.flops` counts them.
     """
 
     workers: int

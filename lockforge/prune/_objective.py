@@ -97,7 +97,7 @@ def _copied(tensor: Tensor | None) -> Tensor | None:
 
 @dataclass
 class Objective:
-    """L of `prune.loss`, with `admm.pull` towards `sparse` where there is one.
+    """L of `prune._loss`, with `_admm.pull` towards `sparse` where there is one.
 
     Half of the steps, drawn from `generator`, pass the auxiliary images with batch-norm
     statistics of their own, the others with the source's: a thief may estimate them again or not,

@@ -82,7 +82,7 @@ TIMM, PYTHON = "timm:", "python:"
 class NamedArchitecture(Record):
     """Enough to rebuild a network that others published: its name, classes and images (c, h, w).
 
-    The name is one of `spaces.named.NAMES`; or `timm:NAME`, which timm rebuilds; or
+    The name is one of `models._named.NAMES`; or `timm:NAME`, which timm rebuilds; or
     `python:package.module:function@DIGEST`, which only says which function of its owner's made it,
     and the first hex digits of the SHA-256 of its module's text. `widths`: channels of the layers
     that filters were taken out of, by name and sorted. As long as there are none they are not

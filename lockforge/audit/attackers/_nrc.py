@@ -2,7 +2,7 @@
 all.
 
 Yang et al. 2021, arXiv:2110.04202. What it shares with other adaptations without labels is in
-`audit/source_free.py`.
+`audit/_source_free.py`.
 
 Shapes: n images, b images a batch, d features, k classes, m neighbours.
 """

@@ -2,7 +2,7 @@
 leave the valley a lock has dug.
 
 Foret et al. 2021, arXiv:2010.01412, in its adaptive form (Kwon et al. 2021, arXiv:2102.11600): see
-`engine.sharpness`.
+`engine._sharpness`.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 frozen.
 
 Liang, Hu & Feng 2020, arXiv:2002.08546. What it shares with other adaptations without labels is in
-`audit/source_free.py`.
+`audit/_source_free.py`.
 
 Shapes: n images, b images a batch, d features, k classes.
 """
